@@ -1,0 +1,68 @@
+"""The numbers a hub obeys: every limit and every delay, with its unit in its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HubConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """Limits and delays of one hub. Seconds, bytes and counts as the names say; `0` switches a delay off
+    only where its line says so."""
+
+    message_bytes_max: int = 65_536
+    """Largest message, whole or gathered from fragments; over it the peer is closed with 1009."""
+    idle_timeout_s: float = 600.0
+    """Seconds without a data frame either way before a close with 1001; 0: never."""
+    ping_interval_s: float = 30.0
+    """Seconds of silence before a ping (RFC 6455 §5.5.2); 0: never."""
+    pong_timeout_s: float = 20.0
+    """Seconds a ping may stay unanswered before a close with 1011."""
+    handshake_timeout_s: float = 10.0
+    """Seconds from connection to a complete request, in all."""
+    close_timeout_s: float = 5.0
+    """Seconds to wait for the peer's half of a close."""
+    head_bytes_max: int = 8_192
+    """Largest request head."""
+    headers_max: int = 64
+    """Most headers in a request."""
+    fragments_max: int = 65_536
+    """Most fragments of one message."""
+    pending_messages_max: int = 64
+    """Messages of one connection that wait for its handler before reading pauses."""
+    events_per_step_max: int = 64
+    """Messages taken from one connection's bytes in one step; the rest waits for the next."""
+    unsent_bytes_low: int = 262_144
+    """Below this a parked connection is read on."""
+    unsent_bytes_high: int = 1_048_576
+    """Above this a connection is parked: its rooms stay at their cursors and it is not read."""
+    unsent_bytes_total: int = 268_435_456
+    """Budget for unsent bytes of all connections; over it each one is parked already above the low mark."""
+    flush_stall_s: float = 30.0
+    """Seconds a parked connection may take no byte before it is dropped (4108)."""
+    rooms_max: int = 128
+    """Most rooms of one connection."""
+    page_rows_max: int = 500
+    """Rows of one catch-up or history page."""
+    page_bytes_max: int = 262_144
+    """Payload bytes of one catch-up page."""
+    tail_bytes_room: int = 262_144
+    """Encoded bytes of newest messages a room keeps at hand."""
+    tail_bytes_total: int = 33_554_432
+    """Budget for the tails of all rooms."""
+    store_retry_s: float = 0.5
+    """Seconds before a failed read of the store is tried again."""
+    json_depth_max: int = 64
+    """Deepest nesting of a message."""
+    reconnect_first_s: float = 0.5
+    """Least time over which clients are told to spread their first reconnect."""
+    handshakes_per_s: float = 500.0
+    """The rate of reconnects that `reconnect_ms` aims at."""
+    drain_s: float = 8.0
+    """Longest drain at a shutdown."""
+    unstored_rooms: tuple[str, ...] = ()
+    """Patterns (`*` stands for any run of characters) of rooms that are not stored."""
+    durable: str = "memory"
+    """What `$welcome` promises of an acknowledged publish: `fsync process memory engine`."""

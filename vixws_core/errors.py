@@ -1,0 +1,47 @@
+"""What a caller did wrong. A peer's fault is data; the disk's fault is an input."""
+
+from __future__ import annotations
+
+__all__ = ["BadMessage", "LocalError", "Refused", "StoreError"]
+
+
+class LocalError(Exception):
+    """A call that this program should not have made: a bad room name, a closed server, a wrong type.
+
+    Never raised because of what a peer sent. The message names the value and what was expected.
+    """
+
+
+class BadMessage(ValueError):
+    """A text that is not a valid message. `code` is the `$err` code of the wire protocol.
+
+    Raised by the pure parsers (`JsonMessage.parse`, `wire.decode`); the hub turns it into an answer
+    to the sender, so it never leaves `Hub.handle`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Refused(Exception):
+    """Raised by an application's guard or handler to refuse a message; the sender gets `$err code`.
+
+    `code` is one of the codes of the wire protocol (`denied` by default); `message` is shown to the peer.
+    """
+
+    def __init__(self, message: str = "refused by the application", code: str = "denied") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StoreError(Exception):
+    """A store could not do what was asked: `code` says which way, `retry` whether trying again can help.
+
+    Codes: `store_unavailable store_full mid_conflict internal`.
+    """
+
+    def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry = retry

@@ -1,0 +1,312 @@
+"""Everything that can enter the hub: what the application asks and what the world tells.
+
+Imperative names ask, past-tense names tell. A request that is answered carries a `request` number chosen
+by the asker; answers to unknown numbers are ignored. Records hold encoded payloads and numbers, never a
+user's objects, so the sequence of inputs is a complete, serialisable history of a hub.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .message import StoredMessage
+
+__all__ = [
+    "Accept",
+    "BytesFlushed",
+    "BytesReceived",
+    "Close",
+    "Connected",
+    "Disconnected",
+    "HandlerFinished",
+    "Input",
+    "Join",
+    "Leave",
+    "LeaveAll",
+    "ListHistory",
+    "PositionKnown",
+    "Publish",
+    "Refuse",
+    "Reject",
+    "RoomAdvanced",
+    "Send",
+    "SendToAll",
+    "Shutdown",
+    "Since",
+    "StoreAppended",
+    "StoreFailed",
+    "StoreListed",
+    "StoreRead",
+    "TimePassed",
+]
+
+
+# ---- what the application asks ------------------------------------------------------------------
+
+
+class Accept(msgspec.Struct, frozen=True, gc=False):
+    """Completes the upgrade of `conn`, whose `Requested` was told (RFC 6455 §4.2.2).
+
+    `typed`: text messages must be envelopes, anything else is answered `$err bad_json`; with False, text
+    that is no envelope reaches the application as it is. `guarded`: types whose publishes go to the
+    application instead of the log.
+    """
+
+    conn: int
+    subprotocol: str | None = None
+    typed: bool = True
+    guarded: frozenset[str] = frozenset()
+
+
+class Reject(msgspec.Struct, frozen=True, gc=False):
+    """Answers the request of `conn` with a plain HTTP response, then closes; also how pages are served."""
+
+    conn: int
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Since(msgspec.Struct, frozen=True, gc=False):
+    """A position in a room's log: epoch, the last offset seen, and that entry's id where it is known."""
+
+    ep: str
+    off: int
+    id: str | None = None
+
+
+class Join(msgspec.Struct, frozen=True, gc=False):
+    """Puts `conn` into `room`. Without `since` the cursor starts at the head, less `last` messages."""
+
+    conn: int
+    room: str
+    since: Since | None = None
+    last: int = 0
+
+
+class Leave(msgspec.Struct, frozen=True, gc=False):
+    """Takes `conn` out of `room`; nothing happens where it is not a member."""
+
+    conn: int
+    room: str
+
+
+class LeaveAll(msgspec.Struct, frozen=True, gc=False):
+    """Takes `conn` out of every room it is in."""
+
+    conn: int
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """Sends one message to `conn`: `data` is UTF-8 text, or any bytes with `binary`."""
+
+    conn: int
+    data: bytes
+    binary: bool = False
+
+
+class SendToAll(msgspec.Struct, frozen=True, gc=False):
+    """Sends one message to every open connection, except `but`; never stored."""
+
+    data: bytes
+    binary: bool = False
+    but: int | None = None
+
+
+class Publish(msgspec.Struct, frozen=True, gc=False):
+    """Publishes into `room`: stored first (unless `store` is False or the room is not a stored one).
+
+    `payload` is encoded JSON. `request`, where given, is answered by `Published` or `PublishFailed`.
+    `conn` and `ref` name the connection whose publish this is: it gets the `$ack` or `$err`.
+    """
+
+    room: str
+    type: str
+    payload: bytes
+    kind: str = "event"
+    mid: str | None = None
+    store: bool = True
+    request: int | None = None
+    conn: int | None = None
+    ref: str | None = None
+
+
+class ListHistory(msgspec.Struct, frozen=True, gc=False):
+    """Asks for at most `limit` stored messages of `room` older than the message `before_id` (or the newest).
+
+    Answered by the tell `HistoryListed` with the same `request`, oldest first.
+    """
+
+    request: int
+    room: str
+    limit: int
+    before_id: str | None = None
+
+
+class Refuse(msgspec.Struct, frozen=True, gc=False):
+    """Answers the message `ref` of `conn` with `$err`."""
+
+    conn: int
+    code: str
+    message: str
+    ref: str | None = None
+
+
+class Close(msgspec.Struct, frozen=True, gc=False):
+    """Starts the closing handshake of `conn` (RFC 6455 §7.1.2) after what was sent before."""
+
+    conn: int
+    code: int = 1000
+    reason: str = ""
+
+
+class Shutdown(msgspec.Struct, frozen=True, gc=False):
+    """Drains the hub: no new connections, a `$drain` to each client, then flush, commit and close.
+
+    `Drained` is told when the last connection is gone, at most `drain_s` seconds later.
+    """
+
+    drain_s: float
+
+
+# ---- what the world tells -----------------------------------------------------------------------
+
+
+class Connected(msgspec.Struct, frozen=True, gc=False):
+    """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs."""
+
+    conn: int
+    peer: str = ""
+    secure: bool = False
+
+
+class BytesReceived(msgspec.Struct, frozen=True, gc=False):
+    """Bytes arrived on `conn`, cut anywhere, never empty."""
+
+    conn: int
+    data: bytes
+
+
+class BytesFlushed(msgspec.Struct, frozen=True, gc=False):
+    """Bytes were handed to the operating system: `((conn, bytes), …)`, one record a tick for all."""
+
+    flushed: tuple[tuple[int, int], ...]
+
+
+class Disconnected(msgspec.Struct, frozen=True, gc=False):
+    """The transport of `conn` ended, whoever ended it; told once. `reason` is for logs."""
+
+    conn: int
+    reason: str = ""
+
+
+class StoreAppended(msgspec.Struct, frozen=True, gc=False):
+    """A `StoreAppend` is committed. `dup`: the key was stored before, with this offset and id."""
+
+    request: int
+    ep: str
+    off: int
+    id: str
+    dup: bool = False
+
+
+class StoreFailed(msgspec.Struct, frozen=True, gc=False):
+    """A store request failed. `code` is a wire error code; `retry` says whether trying again can help."""
+
+    request: int
+    code: str
+    message: str = ""
+    retry: bool = True
+
+
+class StoreRead(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `ReadStore`, from one snapshot: `rows` in the order asked for, possibly fewer than asked.
+
+    `floor` is the highest trimmed offset (0: none), `head` the newest.
+    """
+
+    request: int
+    ep: str
+    floor: int
+    head: int
+    rows: tuple[StoredMessage, ...]
+
+
+class StoreListed(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `ListStore`, oldest first."""
+
+    request: int
+    rows: tuple[StoredMessage, ...]
+
+
+class PositionKnown(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `FindPosition`, from one snapshot.
+
+    `id` is the id of the head entry ("" in an empty room). `id_at` is the id of the entry at the offset
+    asked for: None where that entry does not exist or was trimmed (the floor's own id is kept).
+    """
+
+    request: int
+    ep: str
+    floor: int
+    head: int
+    id: str
+    id_at: str | None = None
+
+
+class RoomAdvanced(msgspec.Struct, frozen=True, gc=False):
+    """A room's log grew (or changed): the only thing that moves a room.
+
+    `entries` are the new ones in offset order, ending at `head`; the first may leave a gap, which is read.
+    One commit tells its `RoomAdvanced` before its `StoreAppended`s.
+    """
+
+    room: str
+    ep: str
+    head: int
+    entries: tuple[StoredMessage, ...]
+
+
+class HandlerFinished(msgspec.Struct, frozen=True, gc=False):
+    """The application is done with the last record of messages (or the opening) of `conn`.
+
+    Releases the connection's next messages. `failed` closes it with 1011. `seconds` is for metrics;
+    `type` names the message type, or is "" for a record of several types.
+    """
+
+    conn: int
+    type: str = ""
+    seconds: float = 0.0
+    failed: bool = False
+
+
+class TimePassed(msgspec.Struct, frozen=True, gc=False):
+    """`now` reached what `next_deadline()` said, or later; early and repeated ones are harmless."""
+
+
+Input = (
+    Accept
+    | Reject
+    | Join
+    | Leave
+    | LeaveAll
+    | Send
+    | SendToAll
+    | Publish
+    | ListHistory
+    | Refuse
+    | Close
+    | Shutdown
+    | Connected
+    | BytesReceived
+    | BytesFlushed
+    | Disconnected
+    | StoreAppended
+    | StoreFailed
+    | StoreRead
+    | StoreListed
+    | PositionKnown
+    | RoomAdvanced
+    | HandlerFinished
+    | TimePassed
+)

@@ -1,0 +1,97 @@
+"""What the packages share: the shapes of a consumer and of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, overload
+
+from .effects import Effect, StoreAppend
+from .inputs import Input
+from .log import BatchResult, Page, Position
+from .message import JsonMessage, Json, StoredMessage
+
+__all__ = ["Consumer", "MessageStore", "Post"]
+
+
+class Consumer(Protocol):
+    """Sees every step that passes the door, in order. Must not raise, wait, or put inputs while it is shown one."""
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Takes note of one step. `effects` is not changed by anyone."""
+        ...
+
+
+Post = Callable[..., None]
+"""`post(*inputs)`: hands inputs to the hub's pump, all in one go. Belongs to the event loop's thread."""
+
+
+class MessageStore(Protocol):
+    """Durable logs of rooms: the contract that every store keeps; `vixws_store.checks` tests it.
+
+    Methods raise `StoreError` where the storage cannot do what was asked.
+    """
+
+    @property
+    def durable(self) -> str:
+        """What an acknowledgement promises: `fsync`, `process`, `memory` or `engine`."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last contact with the storage succeeded; recovers by itself while it runs."""
+        ...
+
+    @property
+    def queue_depth(self) -> int:
+        """Appends accepted and not yet committed."""
+        ...
+
+    @property
+    def consumer(self) -> Consumer:
+        """Carries out the store's asks among a hub's effects while `run` is entered."""
+        ...
+
+    def run(self, post: Post | None = None) -> AbstractAsyncContextManager[None]:
+        """Opens the store in the running event loop, asyncio or trio; closes it at the end, flushed.
+
+        With `post`, commits and answers are posted to a hub.
+        """
+        ...
+
+    @overload
+    async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
+    @overload
+    async def append(self, message: JsonMessage, /) -> str: ...
+
+    async def append_batch(self, appends: Sequence[StoreAppend], /) -> BatchResult:
+        """Appends all in one commit, in order."""
+        ...
+
+    async def read(
+        self,
+        room: str,
+        after: int,
+        until: int,
+        rows_max: int = 500,
+        bytes_max: int = 1 << 20,
+        newest_first: bool = False,
+    ) -> Page:
+        """Rows with `after` < off ≤ `until` from one snapshot; see `ReadStore`."""
+        ...
+
+    async def position(self, room: str, off: int | None = None) -> Position:
+        """Where the room's log stands, and the id at `off`; writes nothing."""
+        ...
+
+    async def list_by_room(self, room: str, limit: int, before_id: str | None = None) -> list[StoredMessage]:
+        """The newest `limit` messages below `before_id`, oldest first."""
+        ...
+
+    async def replay_from(self, id: str, limit: int | None = None) -> list[StoredMessage]:
+        """Messages of all rooms with an id above `id`, in id order."""
+        ...
+
+    async def trim(self, room: str, upto: int) -> int:
+        """Forgets entries up to the offset `upto`; returns how many."""
+        ...
