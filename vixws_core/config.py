@@ -28,6 +28,8 @@ class HubConfig:
     """Largest request head."""
     headers_max: int = 64
     """Most headers in a request."""
+    message_timeout_s: float = 30.0
+    """Seconds from a message's first byte to its last."""
     fragments_max: int = 65_536
     """Most fragments of one message."""
     pending_messages_max: int = 64

@@ -76,12 +76,16 @@ class Since(msgspec.Struct, frozen=True, gc=False):
 
 
 class Join(msgspec.Struct, frozen=True, gc=False):
-    """Puts `conn` into `room`. Without `since` the cursor starts at the head, less `last` messages."""
+    """Puts `conn` into `room`. Without `since` the cursor starts at the head, less `last` messages.
+
+    `from_floor`: where `since` was trimmed, start at the oldest message kept, not at the head.
+    """
 
     conn: int
     room: str
     since: Since | None = None
     last: int = 0
+    from_floor: bool = False
 
 
 class Leave(msgspec.Struct, frozen=True, gc=False):

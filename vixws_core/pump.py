@@ -1,0 +1,99 @@
+"""Runs inputs through a hub to completion, and shows every step to whoever carries it out or counts it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from .effects import Effect
+from .inputs import Input
+from .protocols import Consumer
+
+__all__ = ["Door", "Pump"]
+
+
+class Door(Protocol):
+    """What a pump drives: a hub, or a client's machine."""
+
+    def handle(self, input: Any, now: float, /) -> list[Any]:
+        """Takes one input and returns what must be done, in order."""
+        ...
+
+    def next_deadline(self) -> float | None:
+        """When `TimePassed` is due, in the clock of `now`; None: not before another input."""
+        ...
+
+
+class Pump:
+    """Drives one door. Belongs to one thread; nothing re-enters the door.
+
+    `clock` returns monotonic seconds. After each step every consumer sees it, in the order given. `calls`
+    maps types of effects to application callbacks: they are called when no input is left, one after
+    another, and what they `do` runs at once, inside the call, so that its outcome is visible and its
+    exceptions surface there. Inputs that consumers or callbacks `put` wait in line.
+    """
+
+    __slots__ = ("_calls", "_inputs", "_running", "_waiting", "clock", "consumers", "door")
+
+    def __init__(
+        self,
+        door: Door,
+        clock: Callable[[], float],
+        consumers: Sequence[Consumer] = (),
+        calls: Mapping[type, Callable[[Any], object]] | None = None,
+    ) -> None:
+        self.door = door
+        self.clock = clock
+        self.consumers = tuple(consumers)
+        self._calls = dict(calls or {})
+        self._inputs: deque[Input] = deque()
+        self._waiting: deque[tuple[Callable[[Any], object], Effect]] = deque()
+        self._running = False
+
+    def put(self, *inputs: Input) -> None:
+        """Hands inputs in. Returns when all is done, unless the pump is running already: then they wait in line."""
+        self._inputs.extend(inputs)
+        if self._running:
+            return
+        self._running = True
+        queue, waiting = self._inputs, self._waiting
+        try:
+            while True:
+                while queue:
+                    self._step(queue.popleft())
+                if not waiting:
+                    break
+                call, effect = waiting.popleft()
+                call(effect)
+        finally:
+            self._running = False
+
+    def do(self, command: Input) -> list[Effect]:
+        """Runs one command at once and returns its effects; what else that causes runs after the current call.
+
+        For applications: from a callback, or from outside while nothing runs. Never from a consumer.
+        """
+        if self._running:
+            return self._step(command)
+        self._running = True
+        try:
+            effects = self._step(command)
+        finally:
+            self._running = False
+        if self._inputs or self._waiting:
+            self.put()
+        return effects
+
+    def _step(self, input: Input) -> list[Effect]:
+        now = self.clock()
+        effects = self.door.handle(input, now)
+        for consumer in self.consumers:
+            consumer.see(now, input, effects)
+        if effects:
+            calls = self._calls
+            for effect in effects:
+                call = calls.get(type(effect))
+                if call is not None:
+                    self._waiting.append((call, effect))
+        return effects
