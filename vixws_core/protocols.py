@@ -9,7 +9,7 @@ from typing import Protocol, overload
 from .effects import Effect, StoreAppend
 from .inputs import Input
 from .log import BatchResult, Page, Position
-from .message import JsonMessage, Json, StoredMessage
+from .message import Json, JsonMessage, StoredMessage
 
 __all__ = ["Consumer", "MessageStore", "Post"]
 
