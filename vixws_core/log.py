@@ -1,20 +1,54 @@
 """The reference log: what every store must do, without a disk, a clock or a wait.
 
 `MemoryMessageStore` wraps it and the simulator uses it as the truth that other stores are compared with.
+`LogExecutor` carries out a hub's asks on it at once; `store_asks` and `run_asks` are its two halves, for
+whoever runs a store call and delivers its answer at different times.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
-from .effects import StoreAppend
-from .inputs import RoomAdvanced, StoreAppended, StoreFailed
+from .effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
+from .errors import LocalError
+from .inputs import (
+    Input,
+    PositionKnown,
+    RoomAdvanced,
+    StoreAppended,
+    StoreFailed,
+    StoreListed,
+    StoreRead,
+)
 from .message import StoredMessage
 
-__all__ = ["BatchResult", "Page", "Position", "PureLog", "message_id"]
+__all__ = [
+    "STORE_ASKS",
+    "BatchResult",
+    "LogExecutor",
+    "Page",
+    "Position",
+    "PureLog",
+    "StoreAnswer",
+    "StoreAsk",
+    "id_number",
+    "message_id",
+    "run_asks",
+    "store_asks",
+]
+
+StoreAsk: TypeAlias = StoreAppend | ReadStore | ListStore | FindPosition
+"""What a hub asks of a store."""
+
+StoreAnswer: TypeAlias = RoomAdvanced | StoreAppended | StoreFailed | StoreRead | StoreListed | PositionKnown
+"""What a store tells a hub."""
+
+STORE_ASKS: frozenset[type] = frozenset((StoreAppend, ReadStore, ListStore, FindPosition))
+"""The types of `StoreAsk`, for a quick look at effects."""
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -52,6 +86,16 @@ def message_id(number: int) -> str:
     return f"{number:020d}"
 
 
+def id_number(text: str) -> int:
+    """The number in a message id. Leading zeros may be missing.
+
+    Raises: `LocalError` where it is not 1 to 20 ASCII digits.
+    """
+    if not (isinstance(text, str) and 0 < len(text) <= 20 and text.isascii() and text.isdigit()):  # pyright: ignore[reportUnnecessaryIsInstance] -- ids come from callers that may not be typed
+        raise LocalError(f"a message id must be a string of 1 to 20 digits, got {text!r:.80}")
+    return int(text)
+
+
 class _Room:
     __slots__ = ("ep", "floor", "floor_id", "keys", "rows")
 
@@ -70,12 +114,14 @@ class _Room:
 class PureLog:
     """Rooms' logs in memory: dense offsets per room, one rising id counter, unique keys.
 
-    `epoch` names the log; a room takes it at its first message. Limits: none but memory, so callers that
-    keep it for long `trim`.
+    `epoch` names the log; a room takes it at its first message. `bytes_max` bounds the payload bytes of all
+    rooms: an append over it fails `store_full` until something is trimmed; None: no bound but memory.
     """
 
-    def __init__(self, epoch: str, last_id: int = 0) -> None:
+    def __init__(self, epoch: str, last_id: int = 0, bytes_max: int | None = None) -> None:
         self.epoch = epoch
+        self.bytes_max = bytes_max
+        self._bytes = 0
         self._last_id = last_id
         self._rooms: dict[str, _Room] = {}
 
@@ -90,10 +136,16 @@ class PureLog:
         for ask in appends:
             room = self._rooms.get(ask.room)
             if room is None:
-                room = self._rooms[ask.room] = _Room(self.epoch)
-            if ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
+                room = _Room(self.epoch)
+            elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
+            if self.bytes_max is not None and self._bytes + len(ask.payload) > self.bytes_max:
+                message = f"the log in memory holds its {self.bytes_max} bytes"
+                answers.append(StoreFailed(ask.request, "store_full", message, True))
+                continue
+            self._rooms[ask.room] = room
+            self._bytes += len(ask.payload)
             self._last_id += 1
             row = StoredMessage(
                 message_id(self._last_id),
@@ -165,16 +217,24 @@ class PureLog:
         return Position(log.ep, log.floor, log.head, log.rows[-1].id if log.rows else log.floor_id, id_at)
 
     def list_by_room(self, room: str, limit: int, before_id: str | None = None) -> list[StoredMessage]:
-        """The newest `limit` messages of the room with an id below `before_id`, oldest first."""
+        """The newest `limit` messages of the room with an id below `before_id`, oldest first.
+
+        Raises: `LocalError` where `before_id` is not an id.
+        """
+        before = None if before_id is None else message_id(id_number(before_id))
         log = self._rooms.get(room)
         if log is None or limit <= 0:
             return []
-        end = len(log.rows) if before_id is None else bisect_left(log.rows, before_id, key=lambda row: row.id)
+        end = len(log.rows) if before is None else bisect_left(log.rows, before, key=lambda row: row.id)
         return log.rows[max(0, end - limit) : end]
 
     def replay_from(self, id: str, limit: int | None = None) -> list[StoredMessage]:
-        """All messages of all rooms with an id above `id`, in id order; at most `limit`."""
-        found = [row for log in self._rooms.values() for row in log.rows if row.id > id]
+        """All messages of all rooms with an id above `id` ("": from the first), in id order; at most `limit`.
+
+        Raises: `LocalError` where `id` is not an id.
+        """
+        above = message_id(id_number(id)) if id else ""
+        found = [row for log in self._rooms.values() for row in log.rows if row.id > above]
         found.sort(key=lambda row: row.id)
         return found[:limit]
 
@@ -186,6 +246,7 @@ class PureLog:
         count = max(0, min(upto, log.head) - log.floor)
         if count:
             log.floor_id = log.rows[count - 1].id
+            self._bytes -= sum(len(row.payload_json) for row in log.rows[:count])
             log.floor += count
             del log.rows[:count]
             log.keys = {key: value for key, value in log.keys.items() if value[0] > log.floor}
@@ -194,3 +255,63 @@ class PureLog:
     def rooms(self) -> list[str]:
         """Names of rooms that have, or had, a message, sorted."""
         return sorted(self._rooms)
+
+
+class LogExecutor:
+    """A consumer that carries out a hub's store asks on a pure log at once, and posts the answers.
+
+    All appends of a step are one commit, told in one post: `RoomAdvanced` first, then the answers in order.
+    `post(*inputs)` hands inputs to the pump; `wall()` returns the time as RFC 3339 UTC text.
+    """
+
+    __slots__ = ("log", "post", "wall")
+
+    def __init__(self, log: PureLog, post: Callable[..., None], wall: Callable[[], str]) -> None:
+        self.log = log
+        self.post = post
+        self.wall = wall
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Carries out the asks among `effects`."""
+        if effects and not STORE_ASKS.isdisjoint(map(type, effects)):
+            self.post(*run_asks(self.log, store_asks(effects), self.wall()))
+
+
+def store_asks(effects: Iterable[Effect]) -> tuple[StoreAsk, ...]:
+    """The asks of a store among a step's effects, in order."""
+    return tuple(effect for effect in effects if isinstance(effect, StoreAsk))
+
+
+def run_asks(log: PureLog, asks: Iterable[StoreAsk], ts: str) -> tuple[StoreAnswer, ...]:
+    """Runs asks on the log and returns what must be told, in order.
+
+    The appends are one commit at the time `ts`, run before the reads: first each room's `RoomAdvanced`, then
+    one answer per append in order, then one answer per read in order.
+    """
+    appends: list[StoreAppend] = []
+    reads: list[ReadStore | ListStore | FindPosition] = []
+    for ask in asks:
+        if isinstance(ask, StoreAppend):
+            appends.append(ask)
+        else:
+            reads.append(ask)
+    answers: list[StoreAnswer] = []
+    if appends:
+        result = log.append_batch(appends, ts)
+        answers += result.advanced
+        answers += result.answers
+    answers += [_run_read(log, ask) for ask in reads]
+    return tuple(answers)
+
+
+def _run_read(log: PureLog, ask: ReadStore | ListStore | FindPosition) -> StoreAnswer:
+    if isinstance(ask, ReadStore):
+        page = log.read(ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max, ask.newest_first)
+        return StoreRead(ask.request, page.ep, page.floor, page.head, page.rows)
+    if isinstance(ask, FindPosition):
+        found = log.position(ask.room, ask.off)
+        return PositionKnown(ask.request, found.ep, found.floor, found.head, found.id, found.id_at)
+    try:
+        return StoreListed(ask.request, tuple(log.list_by_room(ask.room, ask.limit, ask.before_id)))
+    except LocalError as exc:
+        return StoreFailed(ask.request, "bad_message", str(exc), False)
