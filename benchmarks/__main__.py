@@ -1,0 +1,186 @@
+"""The command line: `python -m benchmarks echo|room|publish|replay|idle|first`."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root
+from benchmarks.load import LoadError, build
+from benchmarks.report import describe_machine, progress, result_text
+from benchmarks.rounds import Plan, run
+from benchmarks.workloads import FIRST, WORKLOADS, Workload
+
+__all__ = ["main"]
+
+_EPILOG = """\
+workloads:
+  echo     every connection keeps messages in flight and gets each one back
+  room     one publishes typed JSON to a room that is not stored; all members get it
+  publish  durable publishes (SQLite, WAL, synchronous=FULL), counted when acknowledged
+  replay   members join a stored room with an old position and read it to its head
+  idle     sessions that do nothing: KiB of resident memory for each
+  first    all of these in their default shapes, on both loops; writes docs/results/first-figures.txt
+
+Server CPU is what the kernel charged to all threads of the server; on a busy machine it is steadier than
+messages per second. A ratio compares CPU per event with a peer's in the same round; the figures shown are
+medians over the rounds. A workload in a shape of your own has no floors.
+
+exit status: 0 measured (floors are reported, not judged), 1 a run failed, 2 wrong usage, 130 interrupted
+"""
+
+
+class _Usage(Exception):
+    """Wrong usage that argparse cannot see."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the shipped vixws server beside other libraries' servers, in the same rounds.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workload", choices=["echo", "room", "publish", "replay", "idle", "first"])
+    parser.add_argument(
+        "--backend", metavar="NAMES", help="loops of vixws: asyncio, trio, or both with a comma (asyncio; first: both)"
+    )
+    parser.add_argument("--uvloop", action="store_true", help="uvloop for every server that runs on asyncio")
+    parser.add_argument(
+        "--peers", metavar="NAMES", help=f"comma-separated: {','.join(PEERS)}, or none (all that are installed and fit)"
+    )
+    parser.add_argument("--rounds", type=_whole(1, 100), default=3, help="rounds, each with every server (3)")
+    parser.add_argument("--duration", type=_seconds, default=2.0, metavar="S", help="measured seconds a run (2)")
+    parser.add_argument("--warmup", type=_seconds, default=0.5, metavar="S", help="unmeasured seconds before (0.5)")
+    parser.add_argument("--conns", type=_whole(1, 100_000), metavar="N", help="connections, room members or sessions")
+    parser.add_argument("--depth", type=_whole(1, 100_000), metavar="N", help="echo, publish: in flight per connection")
+    parser.add_argument("--window", type=_whole(1, 100_000), metavar="N", help="room: publications in flight (1)")
+    parser.add_argument("--size", type=_whole(0, 10_000_000), metavar="BYTES", help="bytes of a message (125)")
+    parser.add_argument("--messages", type=_whole(1, 10_000_000), metavar="N", help="replay: stored messages (20000)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where databases go (the temporary folder)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results here as well")
+    return parser
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0.05 <= found <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected seconds from 0.05 to 3600")
+    return found
+
+
+def _workloads(arguments: argparse.Namespace) -> tuple[Workload, ...]:
+    shape = {
+        "conns": arguments.conns,
+        "depth": arguments.depth,
+        "window": arguments.window,
+        "size": arguments.size,
+        "fill": arguments.messages,
+    }
+    shape = {name: value for name, value in shape.items() if value is not None}
+    if arguments.workload == "first":
+        if shape:
+            raise _Usage("first has shapes of its own: leave out --conns, --depth, --window, --size and --messages")
+        return FIRST
+    names = {"echo": ("echo", "echo-single"), "publish": ("publish", "publish-many")}
+    chosen = [WORKLOADS[name] for name in names.get(arguments.workload, (arguments.workload,))]
+    if not shape:
+        return tuple(chosen)
+    for each in chosen:  # a shape that has floors of its own keeps them
+        if each.shaped(**shape) is each:
+            return (each,)
+    return (chosen[0].shaped(**shape),)
+
+
+def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
+    names = (arguments.backend or ("asyncio,trio" if arguments.workload == "first" else "asyncio")).split(",")
+    for name in names:
+        if name not in ("asyncio", "trio"):
+            raise _Usage(f"--backend {name!r}, expected asyncio or trio")
+    if arguments.uvloop and "asyncio" not in names:
+        raise _Usage("--uvloop is for asyncio, which --backend leaves out")
+    found: list[Contestant] = [Vixws(name, arguments.uvloop and name == "asyncio") for name in dict.fromkeys(names)]
+    if arguments.peers is None:
+        peers = [each for each in PEERS if installed(each) and (each != "trio-websocket" or "trio" in names)]
+    else:
+        peers = [] if arguments.peers == "none" else arguments.peers.split(",")
+    for each in dict.fromkeys(peers):
+        if each not in PEERS:
+            raise _Usage(f"--peers {each!r}, expected some of {', '.join(PEERS)}, or none")
+        if not installed(each):
+            raise _Usage(f"--peers {each}: not installed; pip install -e '.[bench]' brings all peers")
+        found.append(Peer(each, arguments.uvloop))
+    return found
+
+
+def _raise_descriptor_limit() -> None:
+    """Idle sessions need a descriptor each, in the server too, which inherits this limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 8192 and (hard == resource.RLIM_INFINITY or hard > soft):
+        wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _measure(
+    arguments: argparse.Namespace, workloads: tuple[Workload, ...], contestants: list[Contestant], out: Path | None
+) -> None:
+    plan = Plan(build(), arguments.rounds, arguments.duration, arguments.warmup, arguments.folder)
+    _raise_descriptor_limit()
+    said = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments.argv is None else arguments.argv)])
+    texts = [describe_machine(said, arguments.folder)]
+    print(texts[0], flush=True)
+    for workload in workloads:
+        fitting = [each for each in contestants if isinstance(each, Vixws) or each.library in workload.peers]
+        result = run(workload, fitting, plan, progress)
+        progress("")
+        texts.append(result_text(result))
+        print(f"\n{texts[-1]}", flush=True)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    arguments.argv = argv
+    try:
+        workloads, contestants = _workloads(arguments), _contestants(arguments)
+    except _Usage as error:
+        parser.error(str(error))
+    if arguments.folder is not None and not arguments.folder.is_dir():
+        parser.error(f"--folder {str(arguments.folder)!r}: no such folder")
+    out = arguments.out
+    if out is None and arguments.workload == "first":
+        out = root / "docs" / "results" / "first-figures.txt"
+    try:
+        _measure(arguments, workloads, contestants, out)
+    except (LoadError, ServerError, OSError) as error:
+        progress("")
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        progress("")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,141 @@
+"""Runs a workload in rounds: in each, every contestant once, on a server started for it."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import Contestant, Peer, Vixws, serving
+from benchmarks.load import measure
+from benchmarks.workloads import Floor, Workload
+
+__all__ = ["Figures", "Plan", "Result", "Verdict", "run"]
+
+_SLACK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the measuring is done: the load client, rounds, seconds, and where databases go."""
+
+    program: Path
+    rounds: int
+    duration_s: float
+    warmup_s: float
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One contestant in one round. Zero means that the workload has no such figure."""
+
+    rate: float
+    """Events per second."""
+    cpu_us: float
+    """Server CPU per event, µs."""
+    p50_us: float
+    p99_us: float
+    kib: float
+    """Growth of the server's resident memory per session, KiB."""
+    server_pct: float
+    client_pct: float
+
+    @classmethod
+    def read(cls, workload: Workload, found: dict[str, Any]) -> Figures:
+        """Take the figures out of the load client's JSON."""
+        latency, server = found.get("latency_us", {}), found["server"]
+        return cls(
+            rate=found[workload.rate] if workload.rate else 0.0,
+            cpu_us=server[workload.cost] if workload.cost else 0.0,
+            p50_us=latency.get("p50", 0.0),
+            p99_us=latency.get("p99", 0.0),
+            kib=found.get("kib_per_conn", 0.0),
+            server_pct=server["cpu_pct"],
+            client_pct=found["client"]["cpu_pct"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A floor beside what was measured: the median over the rounds."""
+
+    contestant: str
+    floor: Floor
+    measured: float | None
+    """None where the peer did not run."""
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the floor is kept; None where it could not be measured."""
+        if self.measured is None:
+            return None
+        return self.measured >= self.floor.limit if self.floor.at_least else self.measured <= self.floor.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A workload's figures: for each contestant one entry per round."""
+
+    workload: Workload
+    figures: dict[Contestant, list[Figures]]
+
+    def median(self, contestant: Contestant, name: str) -> float:
+        """The median over the rounds of one figure."""
+        return statistics.median([float(getattr(each, name)) for each in self.figures[contestant]])
+
+    def ratios(self, ours: Contestant, peer: Contestant) -> list[float]:
+        """Server CPU per event beside a peer's, round by round; KiB per session where there is no event."""
+        name = "cpu_us" if self.workload.cost else "kib"
+        pairs = zip(self.figures[ours], self.figures[peer], strict=True)
+        return [getattr(mine, name) / getattr(theirs, name) for mine, theirs in pairs if getattr(theirs, name) > 0]
+
+    def verdicts(self) -> list[Verdict]:
+        """Each floor for each of our contestants that it is meant for."""
+        found: list[Verdict] = []
+        for ours in self.figures:
+            if not isinstance(ours, Vixws):
+                continue
+            for floor in self.workload.floors:
+                if ours.backend in floor.backends:
+                    found.append(Verdict(ours.name, floor, self._measured(ours, floor)))
+        return found
+
+    def _measured(self, ours: Contestant, floor: Floor) -> float | None:
+        if not floor.peer:
+            return self.median(ours, floor.figure)
+        for peer in self.figures:
+            if isinstance(peer, Peer) and peer.library == floor.peer:
+                ratios = self.ratios(ours, peer)
+                return statistics.median(ratios) if ratios else None
+        return None
+
+
+def run(workload: Workload, contestants: Sequence[Contestant], plan: Plan, say: Callable[[str], None]) -> Result:
+    """Measure a workload; contestants alternate within each round, and every second round turns the order.
+
+    Raises: LoadError, ServerError.
+    """
+    result = Result(workload, {each: [] for each in contestants})
+    for number in range(plan.rounds):
+        for contestant in contestants if number % 2 == 0 else reversed(contestants):
+            say(f"{workload.title}: round {number + 1} of {plan.rounds}, {contestant.name}")
+            result.figures[contestant].append(_once(workload, contestant, plan))
+    return result
+
+
+def _once(workload: Workload, contestant: Contestant, plan: Plan) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="vixws-bench-", dir=plan.folder) as folder:
+        store = Path(folder) / "messages.db" if workload.durable else None
+        with serving(contestant.command(workload.application, store, workload.fill)) as server:
+            if workload.fill and isinstance(contestant, Vixws):
+                measure(plan.program, workload.filling(server.port), _SLACK_S)
+            if workload.mode == "idle":  # what the first connections load is no session's
+                measure(
+                    plan.program, ["handshake", "--port", str(server.port), "--conns", "1", "--count", "8"], _SLACK_S
+                )
+            arguments = workload.arguments(server.port, server.pid, plan.duration_s, plan.warmup_s)
+            return Figures.read(workload, measure(plan.program, arguments, plan.duration_s + plan.warmup_s + _SLACK_S))
