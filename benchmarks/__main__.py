@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import resource
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root
 from benchmarks.load import LoadError, build
@@ -116,10 +119,11 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
     if arguments.uvloop and "asyncio" not in names:
         raise _Usage("--uvloop is for asyncio, which --backend leaves out")
     found: list[Contestant] = [Vixws(name, arguments.uvloop and name == "asyncio") for name in dict.fromkeys(names)]
+    peers: list[str]
     if arguments.peers is None:
         peers = [each for each in PEERS if installed(each) and (each != "trio-websocket" or "trio" in names)]
     else:
-        peers = [] if arguments.peers == "none" else arguments.peers.split(",")
+        peers = [] if arguments.peers == "none" else str(arguments.peers).split(",")
     for each in dict.fromkeys(peers):
         if each not in PEERS:
             raise _Usage(f"--peers {each!r}, expected some of {', '.join(PEERS)}, or none")
@@ -156,6 +160,11 @@ def _measure(
         out.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End by an exception, so that the server and the load client end as well."""
+    raise SystemExit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = _parser()
@@ -170,11 +179,12 @@ def main(argv: list[str] | None = None) -> int:
     out = arguments.out
     if out is None and arguments.workload == "first":
         out = root / "docs" / "results" / "first-figures.txt"
+    signal.signal(signal.SIGTERM, _end)
     try:
         _measure(arguments, workloads, contestants, out)
     except (LoadError, ServerError, OSError) as error:
         progress("")
-        print(f"benchmarks: {error}", file=sys.stderr)
+        print("\n".join([f"benchmarks: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         progress("")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _READY = re.compile(r"^\S+ ready ws=ws://127\.0\.0\.1:(?P<port>\d+)/.* pid=(?P<p
 _START_S = 20.0
 _STOP_S = 15.0
 _LINE_BYTES_MAX = 65_536
+_TAIL_BYTES = 2_000
 
 PEERS = ("websockets", "picows", "trio-websocket")
 """Libraries with the same applications under `benchmarks/peers`, by the name of their distribution."""
@@ -109,32 +110,38 @@ def version(library: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(command: list[str]) -> Iterator[Running]:
+def serving(command: list[str]) -> Generator[Running, None, None]:
     """Run a server command until its ready line, and end that process on the way out.
 
     Raises: ServerError where no ready line comes within 20 s, or the server does not end with status 0 within
-    15 s of SIGTERM; the text holds the end of its stderr.
+    15 s of SIGTERM. Any exception, the body's own included, gets the end of the server's stderr as a note.
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=errors)
         try:
             yield _wait_ready(process, command)
-            process.terminate()
-            status = process.wait(_STOP_S)
-            if status != 0:
-                raise ServerError(f"{_said(command)}: status {status} after SIGTERM, expected 0")
-        except subprocess.TimeoutExpired:
-            raise ServerError(f"{_said(command)}: still running {_STOP_S:g} s after SIGTERM") from None
-        except ServerError as error:
+            _stop(process, command)
+        except Exception as error:
             errors.seek(0)
-            tail = errors.read()[-2000:].decode(errors="replace").strip()
-            raise ServerError(f"{error}\n{tail}" if tail else str(error)) from None
+            if tail := errors.read()[-_TAIL_BYTES:].decode(errors="replace").strip():
+                error.add_note(tail)
+            raise
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
+
+
+def _stop(process: subprocess.Popen[bytes], command: list[str]) -> None:
+    process.terminate()
+    try:
+        status = process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        raise ServerError(f"{_said(command)}: still running {_STOP_S:g} s after SIGTERM") from None
+    if status != 0:
+        raise ServerError(f"{_said(command)}: status {status} after SIGTERM, expected 0")
 
 
 def _wait_ready(process: subprocess.Popen[bytes], command: list[str]) -> Running:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_create_server,  # pyright: ignore[reportUnknownVariableType]  # its **kwargs are untyped
+)
 
 from benchmarks.peers.common import Message, announce, decode, encode, options, run, wait_stopped
 from benchmarks.peers.sqlite_log import SqliteLog, envelope

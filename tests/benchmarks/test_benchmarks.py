@@ -1,0 +1,246 @@
+"""The runner starts servers as users do, compares within a round, and ends what it started."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.contestants import PEERS, Peer, ServerError, Vixws, installed, root, serving
+from benchmarks.load import LoadError, build, measure
+from benchmarks.report import floor_lines, result_text
+from benchmarks.rounds import Figures, Plan, Result, run
+from benchmarks.workloads import FIRST, WORKLOADS, Floor, Workload
+
+SMALL = {
+    "echo": {"conns": 2, "depth": 2},
+    "room": {"conns": 3},
+    "publish": {"conns": 2, "depth": 2},
+    "replay": {"conns": 2, "fill": 700},
+    "idle": {"conns": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The load client."""
+    return build(tmp_path_factory.mktemp("wsload"))
+
+
+def small(name: str) -> Workload:
+    return WORKLOADS[name].shaped(**SMALL[name])
+
+
+def figures(cpu_us: float = 1.0, rate: float = 1.0, kib: float = 1.0) -> Figures:
+    return Figures(rate, cpu_us, p50_us=1.0, p99_us=2.0, kib=kib, server_pct=50.0, client_pct=10.0)
+
+
+@pytest.mark.parametrize("library", [each for each in PEERS if installed(each)])
+@pytest.mark.parametrize("name", SMALL)
+def test_each_peer_carries_each_workload_it_is_meant_for(program: Path, library: str, name: str) -> None:
+    workload = small(name)
+    if library not in workload.peers:
+        assert (library, name) in {
+            ("trio-websocket", "publish"),
+            ("trio-websocket", "replay"),
+            ("picows", "replay"),
+        }
+        return
+    said: list[str] = []
+
+    result = run(workload, [Peer(library)], Plan(program, 1, 0.1, 0.05), said.append)
+
+    assert len(said) == len(result.figures[Peer(library)]) == 1
+    assert library in result_text(result)
+
+
+def test_contestants_alternate_within_rounds(program: Path) -> None:
+    said: list[str] = []
+    contestants = [Peer("websockets"), Peer("websockets", uvloop=True)]
+
+    result = run(small("echo"), contestants, Plan(program, 2, 0.05, 0.05), said.append)
+
+    assert [len(each) for each in result.figures.values()] == [2, 2]
+    assert [each.partition(": ")[2] for each in said] == [
+        "round 1 of 2, websockets",
+        "round 1 of 2, websockets",
+        "round 2 of 2, websockets",
+        "round 2 of 2, websockets",
+    ]
+
+
+def test_a_ratio_compares_figures_of_the_same_round() -> None:
+    ours, peer = Vixws("asyncio"), Peer("websockets")
+    result = Result(
+        WORKLOADS["echo"],
+        {ours: [figures(1.0), figures(4.0), figures(9.0)], peer: [figures(4.0), figures(8.0), figures(18.0)]},
+    )
+
+    assert result.ratios(ours, peer) == [0.25, 0.5, 0.5]
+    assert result.median(ours, "cpu_us") == 4.0
+
+
+def test_a_floor_passes_misses_or_is_not_measured() -> None:
+    ours, peer = Vixws("asyncio"), Peer("websockets")
+    measured = {ours: [figures(1.0)], peer: [figures(2.0)]}
+
+    def lines(cost: float, with_peer: bool = True) -> list[str]:
+        found = {ours: [figures(cost)], peer: [figures(2.0)]} if with_peer else {ours: measured[ours]}
+        return floor_lines(Result(WORKLOADS["echo"], found).verdicts())
+
+    assert lines(0.9) == ["  floor pass: vixws asyncio ≤ 0.45 × websockets: 0.45"]
+    assert lines(1.0) == ["  floor MISS: vixws asyncio ≤ 0.45 × websockets: 0.50"]
+    assert lines(1.0, with_peer=False) == ["  floor none: vixws asyncio ≤ 0.45 × websockets: not measured"]
+
+
+def test_a_rate_is_kept_from_below_and_memory_from_above() -> None:
+    ours = Vixws("trio")
+
+    fast = Result(WORKLOADS["publish-many"], {ours: [figures(rate=10_000.0)]}).verdicts()
+    slow = Result(WORKLOADS["publish-many"], {ours: [figures(rate=9_999.0)]}).verdicts()
+    lean = Result(WORKLOADS["idle"], {ours: [figures(kib=14.0)]}).verdicts()
+    fat = Result(WORKLOADS["idle"], {ours: [figures(kib=14.1)]}).verdicts()
+
+    assert [each.kept for each in (*fast, *slow, *lean, *fat)] == [True, False, True, False]
+
+
+def test_a_shape_of_ones_own_has_no_floors() -> None:
+    echo = WORKLOADS["echo"]
+
+    assert echo.shaped(conns=7).floors == ()
+    assert echo.shaped(conns=echo.conns) is echo
+
+
+def test_each_loop_has_the_floors_that_were_set_for_it() -> None:
+    def limits(backend: str) -> list[tuple[str, float, str]]:
+        return [
+            (workload.name, floor.limit, floor.peer)
+            for workload in FIRST
+            for floor in workload.floors
+            if backend in floor.backends
+        ]
+
+    both = [("echo", 0.45, "websockets")]
+    rest = [
+        ("room", 1.0, "websockets"),
+        ("publish", 0.4, "websockets"),
+        ("publish-many", 10_000, ""),
+        ("idle", 14, ""),
+    ]
+
+    assert limits("asyncio") == [*both, ("echo-single", 1.0, "websockets"), *rest]
+    assert limits("trio") == [*both, ("echo-single", 0.6, "trio-websocket"), *rest]
+    assert Floor(14, figure="kib").said == "≤ 14 KiB per session"
+
+
+def test_a_server_is_gone_when_its_block_is_left() -> None:
+    command = Peer("websockets").command("echo", None, 0)
+
+    with serving(command) as server:
+        os.kill(server.pid, 0)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)
+
+
+def test_a_server_is_gone_when_its_block_raises() -> None:
+    pids: list[int] = []
+
+    with pytest.raises(LoadError), serving(Peer("websockets").command("echo", None, 0)) as server:
+        pids.append(server.pid)
+        raise LoadError("the run failed")
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import sys; sys.exit('no such store')", "ended with status 1 before it was ready"),
+        ("print('hello', flush=True); input()", "expected 'NAME ready"),
+        (
+            "import os, signal\n"
+            "signal.signal(signal.SIGTERM, lambda *_: os._exit(3))\n"
+            "print(f'x ready ws=ws://127.0.0.1:1/ pid={os.getpid()}', flush=True)\n"
+            "signal.pause()",
+            "status 3 after SIGTERM",
+        ),
+    ],
+)
+def test_a_server_that_misbehaves_is_told_with_its_command(script: str, said: str) -> None:
+    with pytest.raises(ServerError, match=said), serving([sys.executable, "-c", script]) as server:
+        assert server.port == 1
+
+
+def test_what_a_failing_server_wrote_comes_with_the_error() -> None:
+    script = "import sys; sys.exit('no such store')"
+
+    with pytest.raises(ServerError) as caught, serving([sys.executable, "-c", script]):
+        pass
+
+    assert caught.value.__notes__ == ["no such store"]
+
+
+def test_a_failed_run_is_told_in_the_load_clients_words(program: Path) -> None:
+    with pytest.raises(LoadError, match="connect: Connection refused"):
+        measure(program, ["echo", "--port", "1"], 10)
+
+
+def test_wrong_usage_of_the_load_client_is_told(program: Path) -> None:
+    with pytest.raises(LoadError, match="--conns must be a number"):
+        measure(program, ["echo", "--port", "1", "--conns", "many"], 10)
+
+
+def test_a_run_that_takes_too_long_is_ended(program: Path) -> None:
+    late = pytest.raises(LoadError, match=r"no result within 0\.2 s")
+
+    with serving(Peer("websockets").command("echo", None, 0)) as server, late:
+        measure(program, ["echo", "--port", str(server.port), "--duration", "60"], 0.2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["walk"],
+        [],
+        ["echo", "--backend", "curio"],
+        ["echo", "--backend", "trio", "--uvloop"],
+        ["echo", "--peers", "socketio"],
+        ["echo", "--rounds", "0"],
+        ["echo", "--duration", "soon"],
+        ["first", "--conns", "3"],
+        ["publish", "--folder", "/nowhere/at/all"],
+    ],
+)
+def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert all(f"  {name} " in out for name in ("echo", "room", "publish", "replay", "idle", "first"))
+
+
+def test_applications_are_short_and_use_public_names_only() -> None:
+    for path in (root / "benchmarks" / "apps").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+        assert len(text.splitlines()) <= 15, path.name
+        for node in imports:
+            assert isinstance(node, ast.ImportFrom)
+            assert node.module in {"vixws_anyio", "vixws_core", "vixws_store", "vixws_metrics"}
+            assert not any(alias.name.startswith("_") for alias in node.names)
