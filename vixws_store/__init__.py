@@ -1,0 +1,21 @@
+"""Durable logs of rooms: what carries out a hub's store asks."""
+
+from vixws_core.log import BatchResult, Page, Position
+from vixws_core.message import StoredMessage
+from vixws_core.protocols import MessageStore
+
+from .memory import MemoryMessageStore
+from .sqlite import Limits, SqliteMessageStore
+from .urls import open_store
+
+__all__ = [
+    "BatchResult",
+    "Limits",
+    "MemoryMessageStore",
+    "MessageStore",
+    "Page",
+    "Position",
+    "SqliteMessageStore",
+    "StoredMessage",
+    "open_store",
+]

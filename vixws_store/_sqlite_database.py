@@ -1,0 +1,128 @@
+"""One database file, open: its lock, the connection that writes and the one that reads."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from anyio import Lock
+
+from vixws_core.errors import StoreError
+
+from ._lock import FileLock
+from ._sqlite_bridge import Bridge, ThreadConnection
+from ._sqlite_reader import LogReader
+from ._sqlite_writer import LogWriter
+
+__all__ = ["FAILURES", "Database", "needs_reopening", "store_error"]
+
+T = TypeVar("T")
+
+FAILURES = (sqlite3.Error, OSError, StoreError)
+"""What a disk can do to us. Anything else is a mistake in this program and is not caught."""
+
+
+def store_error(error: BaseException, path: str) -> StoreError:
+    """A failure of the storage as a `StoreError` with its wire code; `retry` is true, for disks recover."""
+    if isinstance(error, StoreError):
+        return error
+    code = "store_unavailable"
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        code = "store_full"
+    return StoreError(code, f"{path}: {error}", retry=True)
+
+
+def needs_reopening(error: BaseException) -> bool:
+    """Whether the connections are of no use after this failure; not so where the file is locked or full."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING
+    return True
+
+
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT)
+
+
+class Database:
+    """The two connections, and what it takes to open them again after the file was lost.
+
+    `write` is for one task at a time; `read` may be called while `write` runs.
+    """
+
+    def __init__(self, path: str, writer: LogWriter, reader: LogReader) -> None:
+        self.path = path
+        self.writer = writer
+        self.reader = reader
+        self._lock = FileLock(path + ".lock")
+        self._bridge: Bridge | None = None
+        self._writing: ThreadConnection | None = None
+        self._reading: ThreadConnection | None = None
+        self._reader_lock = Lock()
+
+    async def open(self, bridge: Bridge) -> None:
+        """Takes the lock and opens both connections.
+
+        Raises: `StoreError`, one line that names the file.
+        """
+        self._bridge = bridge
+        try:
+            await self._open()
+        except FAILURES as exc:
+            await self.close()
+            raise _opening_error(exc, self.path) from None
+
+    async def close(self) -> None:
+        """Closes what is open, the reader first, so that the writer is the one that checkpoints."""
+        await self._close_connections()
+        self._lock.release()
+
+    async def reopen(self) -> None:
+        """Closes both connections and opens the file that is at the path now, or a new one.
+
+        Raises: one of `FAILURES`; then nothing is open.
+        """
+        async with self._reader_lock:
+            await self._close_connections()
+            await self._open()
+
+    async def write(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs a method of the writer in its thread.
+
+        Raises: what it raises, or `StoreError` while nothing is open.
+        """
+        if self._writing is None or self._bridge is None:
+            raise StoreError("store_unavailable", f"{self.path} is not open", retry=True)
+        return await self._bridge.run(self._writing.call, function, *arguments)
+
+    async def read(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Runs calls of the reader in its thread; see `LogReader.run`."""
+        async with self._reader_lock:
+            if self._reading is None or self._bridge is None:
+                raise StoreError("store_unavailable", f"{self.path} is not open", retry=True)
+            return await self._bridge.run(self._reading.call, self.reader.run, calls)
+
+    async def _open(self) -> None:
+        assert self._bridge is not None
+        folder = os.path.dirname(self.path)
+        if not os.path.isdir(folder):
+            raise StoreError("store_unavailable", f"the folder {folder} does not exist")
+        if os.path.isdir(self.path):
+            raise StoreError("store_unavailable", "a file was expected, found a folder")
+        self._lock.acquire(self.path)
+        self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
+        self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
+
+    async def _close_connections(self) -> None:
+        reading, self._reading = self._reading, None
+        writing, self._writing = self._writing, None
+        assert self._bridge is not None
+        for connection in (reading, writing):
+            if connection is not None:
+                await self._bridge.run(connection.close)
+
+
+def _opening_error(error: BaseException, path: str) -> StoreError:
+    if isinstance(error, StoreError) and path in str(error):
+        return error
+    return StoreError("store_unavailable", f"cannot open the store {path}: {error}", retry=False)

@@ -1,0 +1,179 @@
+"""What the reading connection does, in its own thread: every call sees one snapshot and changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vixws_core.log import Page, Position, message_id
+from vixws_core.message import StoredMessage
+
+from ._sqlite_schema import MESSAGE_COLUMNS, content_crc, store_epoch
+
+__all__ = ["LogReader"]
+
+LOGGER = logging.getLogger("vixws.store")
+
+DAMAGE_REPORTS_MAX = 1_000
+"""Damaged rows that are reported one by one; after that the log falls silent."""
+
+_HEAD = "SELECT ep, floor, floor_id, (SELECT max(off) FROM ws_messages WHERE room = ?1) FROM ws_rooms WHERE room = ?1"
+_PAGE = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off > ? AND off <= ? ORDER BY off"
+_BELOW = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off < ? ORDER BY off DESC"
+_ABOVE_ID = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE id > ? ORDER BY id"
+
+INTEGER_MAX = (1 << 63) - 1
+"""The largest integer of SQLite."""
+
+
+class LogReader:
+    """A second connection, `query_only`. Every method belongs to the connection's thread."""
+
+    def __init__(self, path: str, busy_timeout_s: float) -> None:
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._reported: set[int] = set()
+
+    def open(self) -> sqlite3.Connection:
+        """Opens a file whose tables are up to date; returns the connection."""
+        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128)
+        try:
+            db.execute("PRAGMA query_only = 1")
+            self._epoch = store_epoch(db)
+        except BaseException:
+            db.close()
+            raise
+        # Damage may be in a text's encoding: texts are decoded row by row, behind the checksum.
+        db.text_factory = bytes
+        self._db = db
+        return db
+
+    def run(self, calls: Iterable[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Runs several calls, `(method, arguments)`, and returns their results; a failed one gives its error."""
+        methods: dict[str, Callable[..., Any]] = {
+            "list_by_room": self.list_by_room,
+            "position": self.position,
+            "read": self.read,
+            "replay_from": self.replay_from,
+        }
+        results: list[Any] = []
+        for name, arguments in calls:
+            try:
+                self._db.execute("BEGIN")
+                try:
+                    results.append(methods[name](*arguments))
+                finally:
+                    self._db.execute("COMMIT")
+            except sqlite3.Error as exc:
+                results.append(exc)
+        return results
+
+    def read(self, room: str, after: int, until: int, rows_max: int, bytes_max: int, newest_first: bool) -> Page:
+        """Rows with `after` < off ≤ `until`; damaged ones are left out. See `PureLog.read`."""
+        ep, floor, _, head = self._head(room)
+        rows: list[StoredMessage] = []
+        after, until = max(after, floor), min(until, head)
+        if after < until and rows_max > 0:
+            statement = _PAGE + " DESC" if newest_first else _PAGE
+            rows = self._rows(statement, (room, after, until), rows_max, bytes_max)
+        return Page(ep, floor, head, tuple(rows))
+
+    def position(self, room: str, off: int | None) -> Position:
+        """Where the room stands, and the id at `off`; see `PureLog.position`."""
+        ep, floor, floor_id, head = self._head(room)
+        id = floor_id if head == floor else self._id_at(room, head)
+        id_at = None
+        if off is not None:
+            if off == floor and floor:
+                id_at = floor_id
+            elif floor < off <= head:
+                id_at = self._id_at(room, off)
+        return Position(ep, floor, head, id or "", id_at)
+
+    def list_by_room(self, room: str, limit: int, before: int | None) -> list[StoredMessage]:
+        """The newest `limit` messages of the room with an id below `before`, oldest first."""
+        _, floor, _, head = self._head(room)
+        if limit <= 0:
+            return []
+        end = head + 1 if before is None else self._first_off(room, min(before, INTEGER_MAX), floor, head)
+        rows = self._rows(_BELOW, (room, end), limit, None)
+        rows.reverse()
+        return rows
+
+    def replay_from(self, id: int, rows_max: int) -> list[StoredMessage]:
+        """At most `rows_max` messages of all rooms with an id above `id`, in id order."""
+        return self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, None)
+
+    def _head(self, room: str) -> tuple[str, int, str, int]:
+        found = self._db.execute(_HEAD, (room,)).fetchone()
+        if found is None:
+            return self._epoch, 0, "", 0
+        ep, floor, floor_id, head = found
+        return ep.decode(), floor, message_id(floor_id) if floor else "", head or floor
+
+    def _id_at(self, room: str, off: int) -> str | None:
+        found = self._db.execute("SELECT id FROM ws_messages WHERE room = ? AND off = ?", (room, off)).fetchone()
+        return message_id(found[0]) if found else None
+
+    def _first_off(self, room: str, id: int, floor: int, head: int) -> int:
+        """The first offset whose id is at least `id`. Ids rise with offsets, so halving finds it."""
+        low, high = floor + 1, head + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = self._db.execute(
+                "SELECT id FROM ws_messages WHERE room = ? AND off >= ? ORDER BY off LIMIT 1", (room, middle)
+            ).fetchone()
+            if found is None or found[0] >= id:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _rows(
+        self, statement: str, arguments: tuple[Any, ...], rows_max: int, bytes_max: int | None
+    ) -> list[StoredMessage]:
+        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds."""
+        rows: list[StoredMessage] = []
+        size = 0
+        cursor = self._db.execute(statement, arguments)
+        try:
+            for found in cursor:
+                row = self._sound(found)
+                if row is None:
+                    continue
+                size += len(row.payload_json)
+                if rows and bytes_max is not None and size > bytes_max:
+                    break
+                rows.append(row)
+                if len(rows) >= rows_max:
+                    break
+        finally:
+            cursor.close()
+        return rows
+
+    def _sound(self, found: tuple[Any, ...]) -> StoredMessage | None:
+        """The row as a record, or None, reported once, where it is not what was written."""
+        if content_crc(found) == found[12]:
+            id, kind, room, type, ts, payload, ep, off, mid, _, _, sender, _ = found
+            try:
+                return StoredMessage(
+                    message_id(id),
+                    kind.decode(),
+                    room.decode(),
+                    type.decode(),
+                    ts.decode(),
+                    payload,
+                    ep.decode(),
+                    off,
+                    None if mid is None else mid.decode(),
+                    None if sender is None else sender.decode(),
+                )
+            except UnicodeDecodeError:
+                pass
+        id = found[0]
+        if id not in self._reported and len(self._reported) < DAMAGE_REPORTS_MAX:
+            self._reported.add(id)
+            LOGGER.error("damaged row left out: file=%r id=%s off=%s room=%r", self.path, id, found[7], found[2])
+        return None

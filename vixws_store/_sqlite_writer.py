@@ -1,0 +1,358 @@
+"""What the writing connection does, in its own thread: one function call is one transaction."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from vixws_core.effects import StoreAppend
+from vixws_core.errors import StoreError
+from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
+from vixws_core.log import BatchResult, message_id
+from vixws_core.message import StoredMessage
+
+from ._sqlite_schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
+
+__all__ = ["LogWriter"]
+
+ROOMS_CACHED_MAX = 10_000
+"""Rooms whose heads are kept at hand; over it all are forgotten and read again as needed."""
+
+PROBE_BYTES = 16_384
+"""What a probe writes and removes: enough that a store that is nearly full is not called ready."""
+
+TRIM_ROWS_MAX = 5_000
+"""Rows removed by one transaction, so that publishers wait only shortly."""
+
+_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one statement. One statement of many rows is one release of the interpreter's lock instead of one
+per row (which costs up to a switch interval each while the event loop is busy), and few sizes keep the
+prepared statements few."""
+
+_INSERT = {
+    count: f"INSERT INTO ws_messages ({MESSAGE_COLUMNS}) VALUES " + ", ".join(["(" + ", ".join("?" * 13) + ")"] * count)
+    for count in _CHUNKS
+}
+_INSERT_ROOMS = {count: "INSERT INTO ws_rooms (room, ep) VALUES " + ", ".join(["(?, ?)"] * count) for count in _CHUNKS}
+_FIND_ROOMS = {
+    count: "SELECT room, ep, floor, (SELECT max(off) FROM ws_messages m WHERE m.room = r.room) FROM ws_rooms r"
+    f" WHERE room IN ({', '.join('?' * count)})"
+    for count in _CHUNKS
+}
+_FIND_KEYS = {
+    count: f"WITH k (room, scope, mid) AS (VALUES {', '.join(['(?, ?, ?)'] * count)})"
+    " SELECT m.room, m.scope, m.mid, m.ep, m.off, m.id, m.digest FROM k CROSS JOIN ws_messages m"
+    " WHERE m.room = k.room AND m.scope = k.scope AND m.mid = k.mid AND m.mid IS NOT NULL"
+    for count in _CHUNKS
+}
+
+_Known = tuple[str, int, int, bytes | None]
+"""Epoch, offset, id and digest of a stored key."""
+
+
+class _Head:
+    """Where a room's log ends, as of the transaction that runs."""
+
+    __slots__ = ("ep", "head", "stored")
+
+    def __init__(self, ep: str, head: int, stored: bool) -> None:
+        self.ep = ep
+        self.head = head
+        self.stored = stored
+
+
+class LogWriter:
+    """The only connection that writes and checkpoints. Every method belongs to the connection's thread."""
+
+    def __init__(self, path: str, synchronous: str, busy_timeout_s: float, pages_max: int | None) -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self.busy_timeout_s = busy_timeout_s
+        """How long a transaction waits for another process's lock; may be set from any thread, any time."""
+        self._busy_timeout_set_s = busy_timeout_s
+        self._pages_max = pages_max
+        self._heads: dict[str, _Head] = {}
+        self._last_id = 0
+        self._data_version = -1
+        self._epoch = ""
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def open(self) -> sqlite3.Connection:
+        """Opens the file, brings its tables up to date and raises the id counter; returns the connection.
+
+        Raises: `StoreError`, `sqlite3.Error`.
+        """
+        self._busy_timeout_set_s = self.busy_timeout_s
+        db = sqlite3.connect(self.path, timeout=self.busy_timeout_s, isolation_level=None, cached_statements=128)
+        try:
+            self._set_up(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError("store_unavailable", f"the journal mode must be wal, the file system gives {mode}")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")  # One of two words, checked by the store.
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        if self._pages_max is not None:
+            db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
+        migrate(db)
+        self._epoch = store_epoch(db)
+        self._last_id = self._sequence()
+        if self._last_id:
+            # A restored backup must not give an id again that was given after it was made.
+            self._last_id += secrets.randbelow(1 << 31) + 1
+        self._files = {}
+        self._check_files()
+
+    def commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
+        """Appends all in one transaction at the time `ts`; see `PureLog.append_batch`.
+
+        Raises: `sqlite3.Error`, `OSError`, `StoreError` where nothing was stored, as far as is known.
+        """
+        try:
+            return self._commit(appends, ts)
+        except UnicodeError:
+            return self._commit_storable(appends, ts)
+
+    def trim(self, room: str, upto: int) -> int:
+        """Forgets at most `TRIM_ROWS_MAX` entries with offsets up to `upto`; returns how many.
+
+        Raises: `sqlite3.Error`, `OSError`.
+        """
+        db = self._db
+        self._begin()
+        try:
+            found = db.execute(_FIND_ROOMS[1], (room,)).fetchone()
+            if found is None:
+                db.execute("ROLLBACK")
+                return 0
+            _, _, floor, head = found
+            upto = min(upto, head or floor, floor + TRIM_ROWS_MAX)
+            if upto <= floor:
+                db.execute("ROLLBACK")
+                return 0
+            db.execute(
+                "UPDATE ws_rooms SET floor = ?1, floor_id ="
+                " (SELECT id FROM ws_messages WHERE room = ?2 AND off <= ?1 ORDER BY off DESC LIMIT 1)"
+                " WHERE room = ?2",
+                (upto, room),
+            )
+            db.execute("DELETE FROM ws_messages WHERE room = ? AND off <= ?", (room, upto))
+            db.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+        return int(upto - floor)
+
+    def probe(self) -> None:
+        """Writes a little and removes it, to see whether writing works again.
+
+        Raises: `sqlite3.Error`, `OSError`, `StoreError` where it does not.
+        """
+        db = self._db
+        self._begin()
+        try:
+            db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+            db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
+            db.execute("COMMIT")
+        except BaseException:
+            self._undo()
+            raise
+        self._check_files()
+
+    def checkpoint(self) -> None:
+        """Copies the write-ahead log into the file and empties it, as far as readers allow."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
+        db = self._db
+        self._begin()
+        try:
+            self._refresh()
+            self._find_heads({ask.room for ask in appends})
+            known = self._find_keys([ask for ask in appends if ask.mid is not None])
+            answers, fresh, values = self._plan(appends, ts, known)
+            created = [room for room in fresh if not self._heads[room].stored]
+            if created:
+                self._insert(
+                    _INSERT_ROOMS, list(chain.from_iterable((room, self._heads[room].ep) for room in created)), 2
+                )
+            self._insert(_INSERT, values, 13)
+            db.execute("COMMIT")
+            self._check_files()
+        except BaseException:
+            self._undo()
+            raise
+        for room in created:
+            self._heads[room].stored = True
+        advanced = tuple(RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows)) for room, rows in fresh.items())
+        return BatchResult(advanced, tuple(answers))
+
+    def _commit_storable(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
+        """Refuses the appends whose text UTF-8 cannot hold, so that they take nobody else down."""
+        bad = {index: error for index, ask in enumerate(appends) if (error := _text_error(ask))}
+        result = self._commit([ask for index, ask in enumerate(appends) if index not in bad], ts)
+        stored = iter(result.answers)
+        answers = tuple(
+            StoreFailed(ask.request, "internal", bad[index], False) if index in bad else next(stored)
+            for index, ask in enumerate(appends)
+        )
+        return BatchResult(result.advanced, answers)
+
+    def _plan(
+        self, appends: Sequence[StoreAppend], ts: str, known: dict[tuple[str, str, str], _Known]
+    ) -> tuple[list[StoreAppended | StoreFailed], dict[str, list[StoredMessage]], list[Any]]:
+        """Decides every append: the answers, the new rows by room, and the values of all new rows in a row."""
+        answers: list[StoreAppended | StoreFailed] = []
+        fresh: dict[str, list[StoredMessage]] = {}
+        values: list[Any] = []
+        heads = self._heads
+        for ask in appends:
+            request, name, kind, type_, payload, mid, digest, scope, sender = (
+                ask.request,
+                ask.room,
+                ask.kind,
+                ask.type,
+                ask.payload,
+                ask.mid,
+                ask.digest,
+                ask.scope,
+                ask.sender,
+            )
+            if mid is not None and (found := known.get((name, scope, mid))) is not None:
+                answers.append(_repeat(ask, *found))
+                continue
+            head = heads[name]
+            ep, off, number = head.ep, head.head + 1, self._last_id + 1
+            crc = row_crc(row_head(number, off, ep, kind, name, type_, ts, scope, mid, sender), digest, payload)
+            values += (
+                number,
+                kind,
+                name,
+                type_,
+                ts,
+                payload.decode(),
+                ep,
+                off,
+                mid,
+                digest,
+                scope,
+                sender,
+                crc,
+            )
+            # The number is spent even if the commit fails: an id is never given twice.
+            head.head, self._last_id = off, number
+            id = message_id(number)
+            row = StoredMessage(id, kind, name, type_, ts, payload, ep, off, mid, sender)
+            if (rows := fresh.get(name)) is None:
+                fresh[name] = [row]
+            else:
+                rows.append(row)
+            if mid is not None:
+                known[name, scope, mid] = (ep, off, number, digest)
+            answers.append(StoreAppended(request, ep, off, id))
+        return answers, fresh, values
+
+    def _refresh(self) -> None:
+        """Forgets what is at hand where another connection changed the file (the `sqlite3` shell, a restore)."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._data_version:
+            self._data_version = version
+            self._heads.clear()
+            self._epoch = store_epoch(self._db)
+            self._last_id = max(self._last_id, self._sequence())
+        elif len(self._heads) > ROOMS_CACHED_MAX:
+            self._heads.clear()
+
+    def _sequence(self) -> int:
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ws_messages'").fetchone()
+        return int(found[0]) if found else 0
+
+    def _find_heads(self, rooms: set[str]) -> None:
+        missing = [room for room in rooms if room not in self._heads]
+        if not missing:
+            return
+        for part in _chunks(missing, 1):
+            for room, ep, floor, head in self._db.execute(_FIND_ROOMS[len(part)], part):
+                self._heads[room] = _Head(ep, head or floor, True)
+        for room in missing:
+            if room not in self._heads:
+                self._heads[room] = _Head(self._epoch, 0, False)
+
+    def _find_keys(self, asks: list[StoreAppend]) -> dict[tuple[str, str, str], _Known]:
+        known: dict[tuple[str, str, str], _Known] = {}
+        if asks:
+            values: list[Any] = []
+            for ask in asks:
+                values += (ask.room, ask.scope, ask.mid)
+            for part in _chunks(values, 3):
+                for room, scope, mid, *found in self._db.execute(_FIND_KEYS[len(part) // 3], part):
+                    known[room, scope, mid] = (found[0], found[1], found[2], found[3])
+        return known
+
+    def _insert(self, statements: dict[int, str], values: Sequence[Any], width: int) -> None:
+        for part in _chunks(values, width):
+            self._db.execute(statements[len(part) // width], part)
+
+    def _begin(self) -> None:
+        # Always IMMEDIATE: a transaction that begins by reading may not be able to write later, timeout or not.
+        if self._busy_timeout_set_s != self.busy_timeout_s:
+            self._busy_timeout_set_s = self.busy_timeout_s
+            self._db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout_set_s * 1000)}")
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def _undo(self) -> None:
+        self._heads.clear()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _check_files(self) -> None:
+        """Raises: `StoreError` where the file, or its write-ahead log, is no longer the one that is open.
+
+        SQLite itself goes on writing into a file that was removed, and all of it would be lost.
+        """
+        for path in (self.path, self.path + "-wal"):
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                raise StoreError("store_unavailable", f"{path} was removed", retry=True) from None
+            place = (found.st_dev, found.st_ino)
+            if self._files.setdefault(path, place) != place:
+                raise StoreError("store_unavailable", f"{path} was replaced by another file", retry=True)
+
+
+def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
+    """Cuts a flat sequence of rows into parts of `_CHUNKS` rows."""
+    start = 0
+    left = len(values) // width
+    for count in _CHUNKS:
+        while left >= count:
+            yield values[start : start + count * width]
+            start += count * width
+            left -= count
+
+
+def _repeat(ask: StoreAppend, ep: str, off: int, id: int, digest: bytes | None) -> StoreAppended | StoreFailed:
+    if digest != ask.digest:
+        message = f"mid {ask.mid!r:.140} was stored before with another content"
+        return StoreFailed(ask.request, "mid_conflict", message, False)
+    return StoreAppended(ask.request, ep, off, message_id(id), True)
+
+
+def _text_error(ask: StoreAppend) -> str:
+    texts: Iterable[str] = (ask.room, ask.kind, ask.type, ask.scope, ask.mid or "", ask.sender or "")
+    try:
+        "".join(texts).encode()
+        ask.payload.decode()
+    except UnicodeError as exc:
+        return f"a message must be valid UTF-8 to be stored: {exc}"
+    return ""

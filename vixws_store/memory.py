@@ -1,0 +1,123 @@
+"""A store that lives as long as its process: the pure log of core behind the common contract."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, overload
+
+from anyio.lowlevel import checkpoint
+
+from vixws_core.effects import StoreAppend
+from vixws_core.errors import LocalError
+from vixws_core.inputs import Input
+from vixws_core.log import BatchResult, LogExecutor, Page, Position, PureLog
+from vixws_core.message import Json, JsonMessage, StoredMessage
+from vixws_core.protocols import Consumer, Post
+
+from ._calls import append_ask, batch_asks, settled, wall_time
+
+__all__ = ["MemoryMessageStore"]
+
+
+def _nowhere(*inputs: Input) -> None:
+    """Takes the answers of a store that serves no hub."""
+
+
+class MemoryMessageStore:
+    """Rooms' logs in memory; see `vixws_core.protocols.MessageStore` for the contract.
+
+    `bytes_max` bounds the payload bytes of all rooms (appends over it fail `store_full`; trim to go on).
+    The log outlives `run`, so a server may be stopped and started with the same store object.
+    """
+
+    durable = "memory"
+    ready = True
+    queue_depth = 0
+
+    def __init__(self, *, bytes_max: int = 1 << 30) -> None:
+        self._log = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1, bytes_max)
+        self._executor = LogExecutor(self._log, _nowhere, wall_time)
+        self._running = False
+
+    @property
+    def consumer(self) -> Consumer:
+        """Carries out a hub's store asks at once, inside `see`."""
+        return self._executor
+
+    @asynccontextmanager
+    async def run(self, post: Post | None = None) -> AsyncGenerator[None]:
+        """Serves a hub through `post`, or nobody, until the end of the block.
+
+        Raises: `LocalError` where it runs already.
+        """
+        if self._running:
+            raise LocalError("this store runs already; a store serves one server at a time")
+        self._running = True
+        self._executor.post = post or _nowhere
+        try:
+            yield
+        finally:
+            self._executor.post = _nowhere
+            self._running = False
+
+    @overload
+    async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
+    @overload
+    async def append(self, message: JsonMessage, /) -> str: ...
+    async def append(self, *arguments: Any) -> str:
+        """Appends one message and returns its id. Takes kind, room, type and payload, or one message.
+
+        Raises: `LocalError` for wrong arguments, `StoreError` where the log is full.
+        """
+        return settled((await self._append([append_ask(arguments)])).answers[0])
+
+    async def append_batch(self, appends: Sequence[StoreAppend], /) -> BatchResult:
+        """Appends all in one commit, in order; failures stand among the answers."""
+        return await self._append(batch_asks(appends))
+
+    async def read(
+        self,
+        room: str,
+        after: int,
+        until: int,
+        rows_max: int = 500,
+        bytes_max: int = 1 << 20,
+        newest_first: bool = False,
+    ) -> Page:
+        """Rows with `after` < off ≤ `until`; see `ReadStore`."""
+        await self._enter()
+        return self._log.read(room, after, until, rows_max, bytes_max, newest_first)
+
+    async def position(self, room: str, off: int | None = None) -> Position:
+        """Where the room's log stands, and the id at `off`."""
+        await self._enter()
+        return self._log.position(room, off)
+
+    async def list_by_room(self, room: str, limit: int, before_id: str | None = None) -> list[StoredMessage]:
+        """The newest `limit` messages below `before_id`, oldest first."""
+        await self._enter()
+        return self._log.list_by_room(room, limit, before_id)
+
+    async def replay_from(self, id: str, limit: int | None = None) -> list[StoredMessage]:
+        """Messages of all rooms with an id above `id` ("": all), in id order."""
+        await self._enter()
+        return self._log.replay_from(id, limit)
+
+    async def trim(self, room: str, upto: int) -> int:
+        """Forgets entries up to the offset `upto`; returns how many."""
+        await self._enter()
+        return self._log.trim(room, upto)
+
+    async def _append(self, appends: Sequence[StoreAppend]) -> BatchResult:
+        await self._enter()
+        result = self._log.append_batch(appends, wall_time())
+        if result.advanced:
+            self._executor.post(*result.advanced)
+        return result
+
+    async def _enter(self) -> None:
+        if not self._running:
+            raise LocalError("the store is not running; enter `async with store.run():` first")
+        await checkpoint()

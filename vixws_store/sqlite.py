@@ -1,0 +1,248 @@
+"""The embedded default: rooms' logs in one SQLite file, with group commit, on asyncio and on trio."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, overload
+
+import anyio
+
+from vixws_core.effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
+from vixws_core.errors import LocalError
+from vixws_core.inputs import Input
+from vixws_core.log import STORE_ASKS, BatchResult, Page, Position, id_number
+from vixws_core.message import Json, JsonMessage, StoredMessage
+from vixws_core.protocols import Consumer, Post
+
+from ._calls import append_ask, batch_asks, settled
+from ._sqlite_bridge import open_bridge
+from ._sqlite_database import FAILURES, Database
+from ._sqlite_reader import LogReader
+from ._sqlite_worker import Limits, Worker
+from ._sqlite_writer import LogWriter
+
+__all__ = ["Limits", "SqliteMessageStore"]
+
+REPLAY_ROWS_MAX = 500
+"""Rows of one read of `replay_from`."""
+
+
+class SqliteMessageStore:
+    """Rooms' logs in a SQLite file; see `vixws_core.protocols.MessageStore` for the contract.
+
+    `path` is made where it does not exist; its folder must exist. `synchronous` is `FULL` (an acknowledged
+    message survives a power cut) or `NORMAL` (it survives the end of the process). `pages_max` bounds the
+    file (`PRAGMA max_page_count`, pages of 4 KiB); over it appends fail `store_full`. `limits` says how
+    much may wait. Nothing is opened before `run`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "chat_messages.db",
+        *,
+        synchronous: str = "FULL",
+        pages_max: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        if not self.path or self.path.startswith(":") or "\0" in self.path:
+            raise LocalError(f"path must name a file (or use MemoryMessageStore), got {self.path!r:.80}")
+        if synchronous not in ("FULL", "NORMAL"):
+            raise LocalError(f"synchronous must be FULL or NORMAL, got {synchronous!r:.80}")
+        self._synchronous = synchronous
+        self._pages_max = pages_max
+        self._limits = limits or Limits()
+        self._worker: Worker | None = None
+        self._consumer = _Asks(self._running)
+
+    @property
+    def durable(self) -> str:
+        """`fsync` with `FULL`, `process` with `NORMAL`."""
+        return "fsync" if self._synchronous == "FULL" else "process"
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last contact with the file succeeded; tried again twice a second while it runs."""
+        return self._worker is not None and self._worker.ready
+
+    @property
+    def queue_depth(self) -> int:
+        """Appends accepted and not yet committed."""
+        return 0 if self._worker is None else self._worker.queue_depth
+
+    @property
+    def consumer(self) -> Consumer:
+        """Queues a hub's store asks; the answers come through `post`, one call per commit."""
+        return self._consumer
+
+    @asynccontextmanager
+    async def run(self, post: Post | None = None) -> AsyncGenerator[None]:
+        """Opens the file and serves until the end of the block, then commits what is queued and closes.
+
+        Cancelling does not lose what was accepted: flush and close are shielded and bounded by
+        `Limits.flush_s`.
+
+        Raises: `StoreError`, one line, where the file cannot be opened or another process serves it;
+        `LocalError` where this store runs already.
+        """
+        if self._worker is not None:
+            raise LocalError(f"the store {self.path} runs already; it serves one server at a time")
+        path = os.path.abspath(self.path)
+        writer = LogWriter(path, self._synchronous, self._limits.busy_timeout_s, self._pages_max)
+        database = Database(path, writer, LogReader(path, self._limits.busy_timeout_s))
+        worker = self._worker = Worker(database, post, self._limits)
+        try:
+            async with open_bridge() as bridge:
+                with anyio.CancelScope(shield=True):
+                    await database.open(bridge)
+                try:
+                    async with _working(worker, self._limits.flush_s):
+                        yield
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await _close(database)
+        finally:
+            self._worker = None
+
+    @overload
+    async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
+    @overload
+    async def append(self, message: JsonMessage, /) -> str: ...
+    async def append(self, *arguments: Any) -> str:
+        """Appends one message and returns its id. Takes kind, room, type and payload, or one message.
+
+        Concurrent appends share commits. Cancelling the call does not take the append back.
+
+        Raises: `LocalError` for wrong arguments, `StoreError` where it could not be stored.
+        """
+        return settled(await self._running().append_one(append_ask(arguments)))
+
+    async def append_batch(self, appends: Sequence[StoreAppend], /) -> BatchResult:
+        """Appends all in one commit of their own, in order; refusals of single ones stand among the answers.
+
+        Raises: `LocalError` for wrong arguments, `StoreError` where nothing could be stored.
+        """
+        return await self._running().append_all(batch_asks(appends))
+
+    async def read(
+        self,
+        room: str,
+        after: int,
+        until: int,
+        rows_max: int = 500,
+        bytes_max: int = 1 << 20,
+        newest_first: bool = False,
+    ) -> Page:
+        """Rows with `after` < off ≤ `until` from one snapshot; see `ReadStore`. Damaged rows are left out."""
+        page: Page = await self._running().call("read", room, after, until, rows_max, bytes_max, newest_first)
+        return page
+
+    async def position(self, room: str, off: int | None = None) -> Position:
+        """Where the room's log stands, and the id at `off`; writes nothing."""
+        position: Position = await self._running().call("position", room, off)
+        return position
+
+    async def list_by_room(self, room: str, limit: int, before_id: str | None = None) -> list[StoredMessage]:
+        """The newest `limit` messages below `before_id`, oldest first.
+
+        Raises: `LocalError` where `before_id` is not an id.
+        """
+        before = None if before_id is None else id_number(before_id)
+        rows: list[StoredMessage] = await self._running().call("list_by_room", room, limit, before)
+        return rows
+
+    async def replay_from(self, id: str, limit: int | None = None) -> list[StoredMessage]:
+        """Messages of all rooms with an id above `id` ("": all), in id order. Without `limit`: all there are.
+
+        Raises: `LocalError` where `id` is not an id.
+        """
+        above = id_number(id) if id else 0
+        rows: list[StoredMessage] = []
+        while limit is None or len(rows) < limit:
+            wanted = REPLAY_ROWS_MAX if limit is None else min(REPLAY_ROWS_MAX, limit - len(rows))
+            page: list[StoredMessage] = await self._running().call("replay_from", above, wanted)
+            rows += page
+            if len(page) < wanted:
+                break
+            above = int(page[-1].id)
+        return rows
+
+    async def trim(self, room: str, upto: int) -> int:
+        """Forgets entries up to the offset `upto`; returns how many."""
+        return await self._running().trim(room, upto)
+
+    def _running(self) -> Worker:
+        if self._worker is None:
+            raise LocalError(f"the store {self.path} is not running; enter `async with store.run():` first")
+        return self._worker
+
+
+class _Asks:
+    """The consumer: sorts a step's asks into the queues of the running worker."""
+
+    __slots__ = ("_running",)
+
+    def __init__(self, running: Callable[[], Worker]) -> None:
+        self._running = running
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Queues the asks among `effects`; nothing else is looked at."""
+        if not effects or STORE_ASKS.isdisjoint(map(type, effects)):
+            return
+        worker = self._running()
+        for effect in effects:
+            if isinstance(effect, StoreAppend):
+                worker.append(effect)
+            elif isinstance(effect, ReadStore | FindPosition | ListStore):
+                worker.read(effect)
+
+
+@asynccontextmanager
+async def _working(worker: Worker, flush_s: float) -> AsyncGenerator[None]:
+    """Runs the worker's tasks around a block, outside of any other cancel scope.
+
+    What the block raises leaves as it is, not in a group.
+    """
+    raised: BaseException | None = None
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope(shield=True)
+        done = anyio.Event()
+
+        async def work() -> None:
+            try:
+                with scope:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(worker.write)
+                        tasks.start_soon(worker.answer_reads)
+            finally:
+                done.set()
+
+        group.start_soon(work)
+        try:
+            yield
+        except BaseException as exc:  # Kept for after the flush; raised again below.
+            raised = exc
+        worker.stop()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(flush_s):
+                await done.wait()
+            scope.cancel()
+            await done.wait()
+            worker.abandon()
+    if raised is not None:
+        raise raised
+
+
+async def _close(database: Database) -> None:
+    """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
+    try:
+        await database.write(database.writer.checkpoint)
+    except FAILURES:
+        pass
+    try:
+        await database.close()
+    except sqlite3.Error:
+        pass
