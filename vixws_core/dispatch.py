@@ -1,0 +1,220 @@
+"""Runs an application's handlers: in order, one failure at a time, whether or not they have to wait.
+
+A record of messages is a generator. Plain handlers run in it at once; where one has to wait (it is `async`,
+or blocks in a thread) it yields a `Waiting`, and a shell runs that and sends the outcome back in. So the
+rules of order and failure are written once, here, for every loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from .app_session import Session
+from .effects import AppMessage, Effect
+from .errors import Refused
+from .inputs import Close, HandlerFinished, Input, Publish, Refuse
+from .message import payload_json
+from .router import BadPayload, Handler, decode_object
+
+__all__ = ["Report", "Runner", "Steps", "Waiting"]
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A handler to be run by the shell: awaited, or called in a worker thread where `handler.thread`."""
+
+    handler: Handler
+    args: tuple[Any, ...]
+
+
+Steps: TypeAlias = Generator[Waiting, object, None]
+"""What is left of a record: send it the outcome of each `Waiting`, or throw the exception in."""
+
+_REASON_MAX: Final = 123
+"""Bytes of a close reason (RFC 6455 §5.5)."""
+
+
+Report: TypeAlias = Callable[[Session | None, Exception, str], object]
+"""Hears of a handler's exception: whose message it was, the exception, and the handler's name."""
+
+
+class Runner:
+    """Runs handlers. `do` runs a command in the hub, `wait` takes over steps whose next one has to wait."""
+
+    __slots__ = ("_clock", "_do", "_report", "_wait")
+
+    def __init__(
+        self,
+        do: Callable[[Input], list[Effect]],
+        clock: Callable[[], float],
+        report: Report,
+        wait: Callable[[Steps, Waiting], object],
+    ) -> None:
+        self._do = do
+        self._clock = clock
+        self._report = report
+        self._wait = wait
+
+    def start(self, steps: Steps) -> None:
+        """Runs steps up to the first that has to wait; the shell takes it from there."""
+        for waiting in steps:
+            self._wait(steps, waiting)
+            return
+
+    def record(self, session: Session, messages: tuple[AppMessage | str | bytes, ...]) -> Steps:
+        """Runs the handlers of one record of messages, in order."""
+        session.busy = True
+        started = self._clock()
+        raw = session.router.raw
+        first = messages[0]
+        name = first.type if type(first) is AppMessage else ""
+        failure: Exception | None = None
+        handler = raw
+        try:
+            for message in messages:
+                if not session.is_open:
+                    break
+                try:
+                    if type(message) is not AppMessage:
+                        name = ""
+                        if raw is not None:
+                            handler = raw
+                            if raw.waits:
+                                yield Waiting(raw, (session, message))
+                            else:
+                                raw.function(session, message)
+                        continue
+                    if message.type != name:
+                        name = ""
+                    if message.room is not None:
+                        handler = session.router.guards.get(message.type)
+                        yield from self._guard(session, message, handler)
+                        continue
+                    if raw is not None:
+                        handler = raw
+                        if raw.waits:
+                            yield Waiting(raw, (session, message.text))
+                        else:
+                            raw.function(session, message.text)
+                    handler, args = self._typed_call(session, message)
+                    if handler is not None:
+                        if handler.waits:
+                            yield Waiting(handler, args)
+                        else:
+                            handler.function(*args)
+                except Refused as exc:
+                    ref = message.ref if type(message) is AppMessage else None
+                    self._do(Refuse(session.id, exc.code, str(exc), ref))
+        except Exception as exc:
+            failure = exc
+        except GeneratorExit:
+            session.busy = False
+            raise
+        if failure is not None:
+            yield from self._failed(session, failure, handler)
+        self._finish(session, HandlerFinished(session.id, name, self._clock() - started, failure is not None))
+
+    def _typed_call(self, session: Session, message: AppMessage) -> tuple[Handler | None, tuple[Any, ...]]:
+        """The handler of a typed message, and its arguments."""
+        router = session.router
+        handler = router.types.get(message.type)
+        try:
+            if handler is not None:
+                payload = handler.decode(message.payload)
+                return handler, (session, payload, message) if handler.wants_message else (session, payload)
+            if router.typed is not None:
+                return router.typed, (session, message.type, decode_object(message.payload))
+        except BadPayload as exc:
+            if router.bad is None:
+                raise Refused(str(exc), "bad_message") from None
+            if message.ref is not None:  # Every `ref` gets its one answer, whatever the handler says besides.
+                self._do(Refuse(session.id, "bad_message", str(exc), message.ref))
+            return router.bad, (session, message.type, str(exc))
+        if router.raw is None and message.ref is not None:
+            raise Refused(f"no handler for the type {message.type!r:.80}", "unknown_type")
+        return None, ()
+
+    def _guard(self, session: Session, message: AppMessage, guard: Handler | None) -> Steps:
+        """Asks the guard of a publish, then publishes, or the refusal goes up."""
+        payload = message.payload
+        if guard is not None:
+            try:
+                decoded = guard.decode(payload)
+            except BadPayload as exc:
+                raise Refused(str(exc), "bad_message") from None
+            args = (session, decoded, message) if guard.wants_message else (session, decoded)
+            if guard.waits:
+                answer: Any = yield Waiting(guard, args)
+            else:
+                answer = guard.function(*args)
+            if answer is not None:
+                payload = payload_json(answer)
+        self._do(
+            Publish(
+                message.room or "",
+                message.type,
+                payload,
+                message.kind,
+                message.mid,
+                conn=session.id,
+                ref=message.ref,
+            )
+        )
+
+    def opening(self, session: Session) -> Steps:
+        """Runs `on_open`; `Refused` there closes with 4003."""
+        session.busy = True
+        started = self._clock()
+        handler = session.router.opened
+        failed = False
+        if handler is not None:
+            try:
+                if handler.waits:
+                    yield Waiting(handler, (session,))
+                else:
+                    handler.function(session)
+            except Refused as exc:
+                reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
+                session.is_open = False
+                self._do(Close(session.id, 4003, reason))
+            except Exception as exc:
+                failed = True
+                yield from self._failed(session, exc, handler)
+            except GeneratorExit:
+                session.busy = False
+                raise
+        self._finish(session, HandlerFinished(session.id, "", self._clock() - started, failed))
+
+    def closing(self, session: Session) -> Steps:
+        """Runs `on_close`."""
+        handler = session.router.closed
+        if handler is not None:
+            try:
+                if handler.waits:
+                    yield Waiting(handler, (session,))
+                else:
+                    handler.function(session)
+            except Exception as exc:
+                yield from self._failed(session, exc, handler)
+
+    def _failed(self, session: Session, exc: Exception, handler: Handler | None) -> Steps:
+        """Reports a handler's exception, and tells `on_error`."""
+        self._report(session, exc, "" if handler is None else handler.name)
+        failed = session.router.failed
+        if failed is not None:
+            try:
+                if failed.waits:
+                    yield Waiting(failed, (session, exc))
+                else:
+                    failed.function(session, exc)
+            except Exception as second:
+                self._report(session, second, failed.name)
+
+    def _finish(self, session: Session, finished: HandlerFinished) -> None:
+        session.busy = False
+        over = session.over  # What is told while the command runs is the application's to see to.
+        self._do(finished)
+        if over:
+            self.start(self.closing(session))
