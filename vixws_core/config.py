@@ -44,6 +44,12 @@ class HubConfig:
     """Budget for unsent bytes of all connections; over it each one is parked already above the low mark."""
     flush_stall_s: float = 30.0
     """Seconds a parked connection may take no byte before it is dropped (4108)."""
+    publishes_max: int = 1_024
+    """Publishes of one connection that wait for the store before reading pauses."""
+    control_frames_per_s: float = 20.0
+    """Pings and pongs a peer may send, sustained; over it the close is 1008."""
+    control_frames_burst: int = 50
+    """Pings and pongs a peer may send at once."""
     rooms_max: int = 128
     """Most rooms of one connection."""
     page_rows_max: int = 500

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BadMessage", "LocalError", "Refused", "StoreError"]
+__all__ = ["BadMessage", "BadRoom", "LocalError", "Refused", "StoreError", "TooManyRooms"]
 
 
 class LocalError(Exception):
@@ -33,6 +33,20 @@ class Refused(Exception):
     def __init__(self, message: str = "refused by the application", code: str = "denied") -> None:
         super().__init__(message)
         self.code = code
+
+
+class BadRoom(Refused, LocalError):
+    """A room name that cannot be one. A handler that lets it pass answers its sender `$err bad_room`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "bad_room")
+
+
+class TooManyRooms(Refused, LocalError):
+    """A join beyond `rooms_max`. A handler that lets it pass answers its sender `$err too_many_rooms`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "too_many_rooms")
 
 
 class StoreError(Exception):

@@ -1,0 +1,483 @@
+"""The life of a connection: its request, its frames, its turn with the application, its closing, its time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import wire
+from .effects import (
+    AppMessage,
+    Closed,
+    CloseTransport,
+    MessageReceived,
+    Opened,
+    PauseReading,
+    PeerMisbehaved,
+    Requested,
+    ResumeReading,
+)
+from .errors import BadMessage, LocalError
+from .frames import (
+    BINARY,
+    PONG,
+    TEXT,
+    CloseReceived,
+    FrameFailed,
+    FrameReader,
+    PingReceived,
+    PongReceived,
+    Received,
+    encode_close,
+    encode_frame,
+)
+from .http import HeadReader, HeadRefused, http_answer, http_switching
+from .inputs import (
+    Accept,
+    BytesFlushed,
+    BytesReceived,
+    Close,
+    Connected,
+    Disconnected,
+    HandlerFinished,
+    Reject,
+    Send,
+)
+from .state import FAR, Conn, HubState, Pause, Pending, Phase
+from .wire import Envelope
+
+if TYPE_CHECKING:
+    from .deadlines import Deadlines
+    from .protocol import Protocol
+    from .rooms import Rooms
+
+__all__ = ["Sessions"]
+
+_BACKLOG_BYTES = 131_072
+"""Unparsed bytes of one connection above which it is not read; two reads' worth."""
+
+_FAILURES = {1002: "protocol_error", 1007: "bad_utf8", 1008: "too_many_fragments", 1009: "too_large"}
+
+
+class Sessions:
+    """Moves connections from their first byte to their last."""
+
+    __slots__ = ("_state", "deadlines", "protocol", "rooms")
+
+    deadlines: Deadlines
+    protocol: Protocol
+    rooms: Rooms
+
+    def __init__(self, state: HubState) -> None:
+        self._state = state
+
+    # ---- the handshake --------------------------------------------------------------------------
+
+    def connected(self, input: Connected) -> None:
+        state, config = self._state, self._state.config
+        conn = Conn(input.conn, input.peer, state.now, HeadReader(config.head_bytes_max, config.headers_max))
+        state.conns[input.conn] = conn
+        if state.draining:
+            self.end_transport(conn, abort=True)
+        else:
+            state.arm(conn, state.now + config.handshake_timeout_s)
+
+    def received(self, input: BytesReceived) -> None:
+        conn = self._state.conns.get(input.conn)
+        if conn is None or conn.gone:
+            return
+        # RFC 6455 §5.5.3 lets only a pong answer a ping; any byte shows as well that the peer lives.
+        conn.last_received = self._state.now
+        conn.ping_sent = FAR
+        phase = conn.phase
+        if phase is Phase.OPEN:
+            self.feed(conn, input.data)
+        elif phase is Phase.HEAD:
+            self._read_head(conn, input.data)
+        elif phase is Phase.ASKED:
+            conn.early += input.data
+            if len(conn.early) > _BACKLOG_BYTES:
+                self.pause(conn, Pause.BACKLOG)
+        elif phase is Phase.CLOSING:
+            self._read_to_close(conn, input.data)
+
+    def _read_head(self, conn: Conn, data: bytes) -> None:
+        assert conn.head is not None
+        found, rest = conn.head.feed(data)
+        if found is None:
+            return
+        conn.head = None
+        if isinstance(found, HeadRefused):
+            self._state.out.append(PeerMisbehaved(conn.id, "bad_handshake", found.reason))
+            self.answer_http(conn, found.status, found.headers, f"{found.reason}\n".encode())
+            return
+        conn.phase = Phase.ASKED
+        conn.request = found
+        conn.early = rest
+        self._state.out.append(
+            Requested(conn.id, found.method, found.target, found.headers, found.upgrade, found.subprotocols)
+        )
+
+    def accept(self, input: Accept) -> None:
+        state = self._state
+        conn = state.conns.get(input.conn)
+        if conn is None or conn.phase is not Phase.ASKED or conn.request is None:
+            return
+        request = conn.request
+        if not request.upgrade:
+            raise LocalError(f"connection {conn.id} asked for no WebSocket: expected Reject")
+        if input.subprotocol is not None and input.subprotocol not in request.subprotocols:
+            raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
+        config = state.config
+        early, conn.early, conn.request = conn.early, b"", None
+        conn.phase = Phase.OPEN
+        conn.since = conn.last_data = conn.last_received = state.now
+        conn.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
+        conn.typed, conn.guarded = input.typed, input.guarded
+        conn.opened = conn.busy = True
+        state.sessions += 1
+        state.everyone = None
+        state.send(conn, http_switching(request.key, input.subprotocol))
+        state.out.append(Opened(conn.id, request.target, input.subprotocol))
+        conn.armed = FAR
+        self.deadlines.look(conn)
+        self.resume(conn, Pause.BACKLOG)
+        if early:
+            self.feed(conn, early)
+
+    def reject(self, input: Reject) -> None:
+        conn = self._state.conns.get(input.conn)
+        if conn is not None and conn.phase is Phase.ASKED and not conn.gone:
+            self.answer_http(conn, input.status, input.headers, input.body)
+
+    def answer_http(self, conn: Conn, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        head_only = conn.request is not None and conn.request.method == "HEAD"
+        self._state.send(conn, http_answer(status, headers, body, head_only=head_only))
+        self.end_transport(conn)
+
+    # ---- frames ---------------------------------------------------------------------------------
+
+    def feed(self, conn: Conn, data: bytes) -> None:
+        """Parses bytes and gives the messages in them their turn."""
+        reader = conn.reader
+        assert reader is not None
+        state = self._state
+        most = state.config.events_per_step_max
+        events = reader.feed(data, most)
+        if len(events) >= most and reader.held:
+            # Threat row 7: so many events a step; the rest waits for the next.
+            state.ready[conn.id] = None
+            if reader.held > _BACKLOG_BYTES:
+                self.pause(conn, Pause.BACKLOG)
+            conn.message_since = FAR
+        else:
+            if state.ready:
+                state.ready.pop(conn.id, None)
+            if conn.pauses & Pause.BACKLOG:
+                self.resume(conn, Pause.BACKLOG)
+            if not reader.in_message:
+                conn.message_since = FAR
+            elif conn.message_since == FAR or events:
+                conn.message_since = state.now
+                state.arm(conn, state.now + state.config.message_timeout_s)
+        if events:
+            self._sort(conn, events)
+        if conn.ending is not None or conn.gone:
+            self._finish(conn)
+
+    def _sort(self, conn: Conn, events: list[Received]) -> None:
+        """Turns what the frames held into messages in turn, and answers pings."""
+        items: list[Pending] = []
+        pong: PingReceived | None = None
+        controls = 0
+        for event in events:
+            kind = type(event)
+            if kind is str:
+                item = self._item(conn, event)  # type: ignore[arg-type]  # `kind` says it is a str.
+                if item is not None:
+                    items.append(item)
+            elif kind is bytes:
+                items.append(event)  # type: ignore[arg-type]  # `kind` says it is bytes.
+            elif isinstance(event, CloseReceived):
+                self._begin_ending(conn, event.code, event.reason, by_peer=True)
+            elif isinstance(event, FrameFailed):
+                self._state.out.append(
+                    PeerMisbehaved(conn.id, _FAILURES.get(event.code, "protocol_error"), event.reason)
+                )
+                self._begin_ending(conn, event.code, event.reason, by_peer=False)
+            else:
+                controls += 1
+                if isinstance(event, PingReceived):
+                    pong = event
+                else:
+                    assert isinstance(event, PongReceived)
+        if items:
+            conn.last_data = self._state.now
+            self._deliver(conn, items)
+        if controls:
+            self._count_controls(conn, controls)
+        if pong is not None and conn.phase is Phase.OPEN and not conn.gone:
+            # RFC 6455 §5.5.3: an endpoint may answer only the most recent ping.
+            self._state.send(conn, encode_frame(PONG, pong.payload))
+
+    def _item(self, conn: Conn, text: str) -> Pending | None:
+        """Decides whose business a text message is; None where it was refused."""
+        typed = conn.typed
+        if not typed and not text.startswith("{"):
+            return text
+        try:
+            envelope = wire.decode(text, self._state.config.json_depth_max)
+        except BadMessage as exc:
+            if not typed:
+                return text
+            self.protocol.refuse(conn, exc.code, str(exc), wire.find_ref(text))
+            return None
+        if envelope.type[0] == "$":
+            return envelope
+        if envelope.room is not None and envelope.type not in conn.guarded:
+            return envelope
+        if not typed and envelope.room is None:
+            return text
+        return AppMessage(
+            text,
+            envelope.type,
+            bytes(envelope.payload),
+            envelope.kind,
+            envelope.ref,
+            envelope.room,
+            envelope.mid,
+        )
+
+    def _deliver(self, conn: Conn, items: Sequence[Pending]) -> None:
+        """Gives messages their turn, in order: a record for the application ends before one for the hub."""
+        if conn.phase is not Phase.OPEN and not conn.gone:
+            return
+        if conn.busy:
+            if conn.pending is None:
+                conn.pending = deque()
+            for item in items:
+                if type(item) is Envelope and item.type == "$ping":
+                    self.protocol.take(conn, item)
+                else:
+                    conn.pending.append(item)
+            if len(conn.pending) >= self._state.config.pending_messages_max:
+                self.pause(conn, Pause.PENDING)
+                self._state.ready.pop(conn.id, None)
+            return
+        run: list[AppMessage | str | bytes] = []
+        for at, item in enumerate(items):
+            if type(item) is not Envelope:
+                run.append(item)  # type: ignore[arg-type]  # Everything but an Envelope is the application's.
+            elif not run or item.type == "$ping":
+                self.protocol.take(conn, item)
+                if conn.phase is not Phase.OPEN and not conn.gone:
+                    return
+            else:
+                conn.pending = deque(items[at:]) if not isinstance(items, deque) else deque(list(items)[at:])
+                break
+        if run:
+            conn.heard = conn.busy = True
+            self._state.out.append(MessageReceived(conn.id, tuple(run)))
+
+    def finished(self, input: HandlerFinished) -> None:
+        conn = self._state.conns.get(input.conn)
+        if conn is None or not conn.busy:
+            return
+        conn.busy = False
+        if input.failed:
+            conn.pending = None
+            self._state.ready.pop(conn.id, None)
+            self.close(conn, 1011, "a handler failed")
+        elif conn.pending:
+            items, conn.pending = conn.pending, None
+            self._deliver(conn, tuple(items))
+        else:
+            conn.pending = None
+        if not conn.busy and conn.pauses & Pause.PENDING:
+            self.resume(conn, Pause.PENDING)
+            if conn.reader is not None and conn.reader.held and conn.phase is Phase.OPEN:
+                self._state.ready[conn.id] = None
+        if conn.ending is not None or conn.gone:
+            self._finish(conn)
+        elif self._state.draining:
+            self.deadlines.drain(conn)
+
+    def _count_controls(self, conn: Conn, count: int) -> None:
+        config = self._state.config
+        if conn.control_tokens < 0:
+            conn.control_tokens = config.control_frames_burst
+        gained = (self._state.now - conn.control_at) * config.control_frames_per_s
+        conn.control_at = self._state.now
+        conn.control_tokens = min(config.control_frames_burst, conn.control_tokens + gained) - count
+        if conn.control_tokens < 0:
+            conn.control_tokens = 0
+            self._state.out.append(PeerMisbehaved(conn.id, "rate_limited", "too many control frames"))
+            self.close(conn, 1008, "too many control frames")
+
+    # ---- sending --------------------------------------------------------------------------------
+
+    def send(self, input: Send) -> None:
+        conn = self._state.conns.get(input.conn)
+        if conn is None or conn.phase is not Phase.OPEN or conn.gone or conn.parked:
+            return  # Gone is a race; above its mark a directed send is refused: no SendBytes tells the caller.
+        self.put(conn, encode_frame(BINARY if input.binary else TEXT, input.data))
+
+    def answer(self, conn: Conn, text: bytes) -> None:
+        """Sends one message of the protocol; it is not refused above the mark, since requests are bounded."""
+        if conn.phase is Phase.OPEN and not conn.gone:
+            self.put(conn, encode_frame(TEXT, text))
+
+    def put(self, conn: Conn, frame: bytes) -> None:
+        """Sends one data frame and parks the connection where that takes it over its mark."""
+        conn.last_data = self._state.now
+        self._state.send(conn, frame)
+        self.weigh(conn)
+
+    def weigh(self, conn: Conn) -> None:
+        """Parks the connection where it holds too much (PROTOCOL §5)."""
+        config = self._state.config
+        if conn.parked or conn.unsent <= config.unsent_bytes_low:
+            return
+        if conn.unsent > config.unsent_bytes_high or self._state.unsent_total > config.unsent_bytes_total:
+            conn.parked = True
+            conn.last_flush = self._state.now
+            self._state.everyone = None
+            self.rooms.park(conn)
+            self.pause(conn, Pause.UNSENT)
+            self._state.arm(conn, self._state.now + config.flush_stall_s)
+
+    def flushed(self, input: BytesFlushed) -> None:
+        state = self._state
+        conns, low = state.conns, state.config.unsent_bytes_low
+        for id, count in input.flushed:
+            conn = conns.get(id)
+            if conn is None or conn.gone:
+                continue
+            conn.unsent -= count
+            state.unsent_total -= count
+            conn.last_flush = state.now
+            if conn.parked:
+                if conn.unsent < low:
+                    conn.parked = False
+                    state.everyone = None
+                    self.resume(conn, Pause.UNSENT)
+                    self.rooms.unpark(conn)
+            elif conn.behind and conn.unsent < low:
+                self.rooms.catch_up(conn)
+
+    def pause(self, conn: Conn, why: Pause) -> None:
+        """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
+        if not conn.pauses and conn.phase is not Phase.CLOSED and not conn.gone:
+            self._state.out.append(PauseReading(conn.id))
+        conn.pauses |= why
+
+    def resume(self, conn: Conn, why: Pause) -> None:
+        """Takes one reason away; with the last one reading goes on, and the suspended deadlines begin anew."""
+        if not conn.pauses & why:
+            return
+        conn.pauses &= ~why
+        if conn.pauses or conn.gone or conn.phase is Phase.CLOSED:
+            return
+        now = self._state.now
+        conn.last_received = conn.last_data = now
+        conn.ping_sent = FAR
+        if conn.message_since != FAR:
+            conn.message_since = now
+        self._state.out.append(ResumeReading(conn.id))
+        conn.armed = FAR
+        self.deadlines.look(conn)
+
+    # ---- closing --------------------------------------------------------------------------------
+
+    def close_asked(self, input: Close) -> None:
+        conn = self._state.conns.get(input.conn)
+        if conn is not None:
+            self.close(conn, input.code, input.reason)
+
+    def close(self, conn: Conn, code: int, reason: str) -> None:
+        """Starts the closing handshake (RFC 6455 §7.1.2); what was not handled yet is dropped."""
+        if conn.phase is not Phase.OPEN or conn.gone:
+            return
+        state = self._state
+        state.send(conn, encode_close(code, reason))
+        conn.phase = Phase.CLOSING
+        conn.since = state.now
+        conn.pending = None
+        self._out_of_rooms(conn)
+        state.ready.pop(conn.id, None)
+        if conn.ending is not None:  # The peer's close frame is here already.
+            self.end_transport(conn)
+            return
+        conn.close_reason = reason
+        if conn.pauses:
+            conn.pauses = 0
+            state.out.append(ResumeReading(conn.id))
+        state.arm(conn, state.now + state.config.close_timeout_s)
+        if conn.reader is not None and conn.reader.held:
+            self._read_to_close(conn, b"")
+
+    def _read_to_close(self, conn: Conn, data: bytes) -> None:
+        """After our close frame all data is discarded until the peer's (RFC 6455 §1.4)."""
+        assert conn.reader is not None
+        for event in conn.reader.feed(data):
+            if isinstance(event, CloseReceived):
+                conn.close_code, conn.close_reason = event.code, event.reason
+                self.end_transport(conn)
+            elif isinstance(event, FrameFailed):
+                self.end_transport(conn)
+
+    def _begin_ending(self, conn: Conn, code: int, reason: str, *, by_peer: bool) -> None:
+        conn.ending = (code, reason, by_peer)
+        conn.close_code, conn.close_reason = code, reason
+        conn.since = self._state.now
+        self._state.arm(conn, conn.since + self._state.config.close_timeout_s)
+
+    def _finish(self, conn: Conn) -> None:
+        """Ends the connection once everything before its end is handled."""
+        if conn.busy or conn.pending or conn.id in self._state.ready:
+            return
+        if conn.gone:
+            del self._state.conns[conn.id]
+            self._state.sessions -= 1
+            self._state.out.append(Closed(conn.id, conn.close_code, conn.close_reason))
+        elif conn.phase is Phase.OPEN and conn.ending is not None:
+            self.reply_close(conn, conn.ending)
+
+    def reply_close(self, conn: Conn, ending: tuple[int, str, bool]) -> None:
+        code, reason, by_peer = ending
+        # RFC 6455 §5.5.1: "the endpoint typically echos the status code it received".
+        self._state.send(conn, encode_close(code, "" if by_peer else reason))
+        self.end_transport(conn)
+
+    def end_transport(self, conn: Conn, *, abort: bool = False) -> None:
+        if conn.phase is Phase.CLOSED and not abort:
+            return
+        if conn.opened:
+            self._out_of_rooms(conn)
+        conn.phase = Phase.CLOSED
+        conn.since = self._state.now
+        conn.early = b""
+        self._state.out.append(CloseTransport(conn.id, abort))
+        if not abort:
+            self._state.arm(conn, conn.since + self._state.config.close_timeout_s)
+
+    def _out_of_rooms(self, conn: Conn) -> None:
+        self._state.everyone = None
+        self.rooms.leave_all(conn)
+
+    def disconnected(self, input: Disconnected) -> None:
+        state = self._state
+        conn = state.conns.get(input.conn)
+        if conn is None or conn.gone:
+            return
+        conn.gone = True
+        state.unsent_total -= conn.unsent
+        conn.unsent = 0
+        if not conn.opened:
+            del state.conns[conn.id]
+            return
+        self._out_of_rooms(conn)
+        if not conn.close_reason:
+            conn.close_reason = input.reason
+        self._finish(conn)

@@ -1,0 +1,241 @@
+"""The JSON of the wire protocol: reading envelopes strictly, writing the server's messages.
+
+A payload is never decoded here: it is relayed byte for byte. What msgspec lets by and the protocol forbids
+(duplicate keys, deep nesting, lone surrogates) is found by a cheap scan that sends a suspicious text the slow way.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+from .errors import BadMessage
+from .message import StoredMessage
+
+__all__ = [
+    "RETRY_CODES",
+    "Envelope",
+    "HelloPayload",
+    "HistoryPayload",
+    "JoinPayload",
+    "SincePayload",
+    "answer",
+    "decode",
+    "decode_payload",
+    "error",
+    "find_ref",
+    "quote",
+    "room_message",
+    "stored_message",
+]
+
+RETRY_CODES: Final = frozenset(("rate_limited", "store_unavailable", "store_full", "internal"))
+"""Error codes after which the same message may be sent again."""
+
+_ENVELOPE_KEYS: Final = ("type", "payload", "room", "ref", "mid", "kind")
+_EMPTY: Final = msgspec.Raw(b"{}")
+_encode = msgspec.json.Encoder().encode
+
+Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """The head of one message; `payload` is the raw JSON of an object."""
+
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    payload: msgspec.Raw = _EMPTY
+    room: str | None = None
+    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    mid: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "event"
+
+
+class HelloPayload(msgspec.Struct, gc=False):
+    """What a `$hello` says: the versions spoken, a session to resume, the secret that scopes `mid`s."""
+
+    v: Annotated[list[int], msgspec.Meta(max_length=16)] = [1]
+    session: Text | None = None
+    pub: Text | None = None
+    caps: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
+
+
+class SincePayload(msgspec.Struct, gc=False):
+    """A position in a room's log."""
+
+    ep: Text
+    off: Offset
+    id: Text | None = None
+
+
+class JoinPayload(msgspec.Struct, gc=False):
+    """What a `$join` asks."""
+
+    since: SincePayload | None = None
+    last: Offset = 0
+    on_fail: str = "head"
+
+
+class HistoryPayload(msgspec.Struct, gc=False):
+    """What a `$history` asks: entries below `before`, newest first, or above `after`, oldest first."""
+
+    before: Offset | None = None
+    after: Offset | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+
+
+_ENVELOPES: Final = msgspec.json.Decoder(Envelope)
+_PAYLOADS: Final = {kind: msgspec.json.Decoder(kind) for kind in (HelloPayload, JoinPayload, HistoryPayload)}
+_Payload = TypeVar("_Payload", HelloPayload, JoinPayload, HistoryPayload)
+
+
+def decode(text: str, depth_max: int = 64) -> Envelope:
+    """Reads one envelope.
+
+    Raises: `BadMessage` with `bad_json` (not JSON), `bad_message` (JSON, but no envelope) or `too_deep`.
+    """
+    try:
+        found = _ENVELOPES.decode(text)
+    except msgspec.ValidationError as exc:
+        raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
+    except (msgspec.DecodeError, UnicodeError) as exc:
+        raise BadMessage("bad_json", f"expected a JSON object: {exc}") from None
+    except RecursionError:
+        raise BadMessage("too_deep", f"nesting must be at most {depth_max} deep") from None
+    payload = bytes(found.payload)
+    if payload[:1] != b"{":
+        raise BadMessage("bad_message", "expected an object as payload")
+    if (
+        text.count("{") + text.count("[") > depth_max
+        or text.count('"type"') > 1
+        or text.count('"payload"') > 1
+        or "\\u" in text
+        or (found.room is not None and text.count('"room"') > 1)
+        or (found.ref is not None and text.count('"ref"') > 1)
+        or (found.mid is not None and text.count('"mid"') > 1)
+        or (found.kind != "event" and text.count('"kind"') > 1)
+    ):
+        _look_closely(text, depth_max)
+    return found
+
+
+def _look_closely(text: str, depth_max: int) -> None:
+    """Looks for what the scan suspected: a duplicate envelope key, deep nesting, a lone surrogate."""
+    if _depth(text) > depth_max:
+        raise BadMessage("too_deep", f"nesting must be at most {depth_max} deep")
+    outermost: list[tuple[str, object]] = []
+
+    def keep(pairs: list[tuple[str, object]]) -> None:
+        outermost[:] = pairs  # The outermost object is the last to be complete.
+
+    json.loads(text, object_pairs_hook=keep, parse_int=_nothing, parse_float=_nothing)
+    keys = [key for key, _ in outermost]
+    for key in _ENVELOPE_KEYS:
+        if keys.count(key) > 1:
+            raise BadMessage("bad_message", f"expected the key {key!r} once")
+    if "\\u" in text:
+        try:
+            json.dumps(json.loads(text, parse_int=_nothing), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadMessage("bad_json", "expected no lone surrogates in strings") from None
+
+
+def _nothing(_: str) -> int:
+    return 0  # Numbers are relayed as they stand; Python need not read them (it refuses very long ones).
+
+
+def _depth(text: str) -> int:
+    """The deepest nesting of brackets outside strings."""
+    depth = deepest = 0
+    inside = escaped = False
+    for char in text:
+        if inside:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                inside = False
+        elif char == '"':
+            inside = True
+        elif char in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "}]":
+            depth -= 1
+    return deepest
+
+
+class _OnlyRef(msgspec.Struct, gc=False):
+    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+
+
+_ONLY_REF: Final = msgspec.json.Decoder(_OnlyRef)
+
+
+def find_ref(text: str) -> str | None:
+    """The `ref` of a text that is no good envelope, where it can be made out, so that it is answered."""
+    try:
+        return _ONLY_REF.decode(text).ref
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def decode_payload(kind: type[_Payload], payload: bytes | msgspec.Raw) -> _Payload:
+    """Reads the payload of a `$` message. Raises: `BadMessage` (`bad_message`)."""
+    try:
+        return _PAYLOADS[kind].decode(payload)  # type: ignore[return-value]  # The table maps a kind to its decoder.
+    except msgspec.MsgspecError as exc:
+        raise BadMessage("bad_message", f"expected another payload: {exc}") from None
+
+
+@lru_cache(4096)
+def quote(text: str) -> str:
+    """A string as JSON."""
+    return _encode(text).decode()
+
+
+def answer(type: str, ref: str | None = None, room: str | None = None, payload: object = None) -> bytes:
+    """One message of the protocol itself."""
+    head = f'{{"type":"{type}"'
+    if ref is not None:
+        head += f',"ref":{_encode(ref).decode()}'
+    if room is not None:
+        head += f',"room":{quote(room)}'
+    if payload is None:
+        return (head + "}").encode()
+    return b'%b,"payload":%b}' % (head.encode(), _encode(payload))
+
+
+def error(code: str, message: str, ref: str | None = None, room: str | None = None, retry: bool | None = None) -> bytes:
+    """An `$err`. `retry` follows from the code unless given."""
+    again = code in RETRY_CODES if retry is None else retry
+    return answer("$err", ref, room, {"code": code, "retry": again, "msg": message[:300]})
+
+
+def stored_message(row: StoredMessage) -> bytes:
+    """A stored message as its room sees it: the head the log gave it, spliced in front of the stored payload."""
+    head = (
+        f'{{"type":{quote(row.type)},"room":{quote(row.room)},"ep":"{row.ep}","off":{row.off},'
+        f'"id":"{row.id}","ts":"{row.ts}"'
+    )
+    if row.kind != "event":
+        head += f',"kind":{quote(row.kind)}'
+    if row.mid is not None:
+        head += f',"mid":{_encode(row.mid).decode()}'
+    if row.sender is not None:
+        head += f',"from":{_encode(row.sender).decode()}'
+    return b'%b,"payload":%b}' % (head.encode(), row.payload_json)
+
+
+def room_message(type: str, room: str, payload: bytes, kind: str = "event", mid: str | None = None) -> bytes:
+    """A message of a room that is not stored: no `ep`, no `off`."""
+    head = f'{{"type":{quote(type)},"room":{quote(room)}'
+    if kind != "event":
+        head += f',"kind":{quote(kind)}'
+    if mid is not None:
+        head += f',"mid":{_encode(mid).decode()}'
+    return b'%b,"payload":%b}' % (head.encode(), payload)
