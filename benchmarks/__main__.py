@@ -15,8 +15,8 @@ from typing import NoReturn
 from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root
 from benchmarks.load import LoadError, build
 from benchmarks.report import describe_machine, progress, result_text
-from benchmarks.rounds import Plan, run
-from benchmarks.workloads import FIRST, WORKLOADS, Workload
+from benchmarks.rounds import run
+from benchmarks.workloads import FIRST, WORKLOADS, Plan, Workload
 
 __all__ = ["main"]
 

@@ -10,23 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import Contestant, Peer, Vixws, serving
-from benchmarks.load import measure
-from benchmarks.workloads import Floor, Workload
+from benchmarks.load import LoadError, measure
+from benchmarks.workloads import Floor, Plan, Workload
 
-__all__ = ["Figures", "Plan", "Result", "Verdict", "run"]
+__all__ = ["Figures", "Result", "Verdict", "run"]
 
 _SLACK_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How the measuring is done: the load client, rounds, seconds, and where databases go."""
-
-    program: Path
-    rounds: int
-    duration_s: float
-    warmup_s: float
-    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +35,13 @@ class Figures:
 
     @classmethod
     def read(cls, workload: Workload, found: dict[str, Any]) -> Figures:
-        """Take the figures out of the load client's JSON."""
+        """Take the figures out of the load client's JSON.
+
+        Raises: LoadError where nothing happened in the measured time, so that there is nothing to charge.
+        """
         latency, server = found.get("latency_us", {}), found["server"]
+        if workload.cost and workload.cost not in server:
+            raise LoadError(f"{workload.title}: no {workload.unit} in the measured time")
         return cls(
             rate=found[workload.rate] if workload.rate else 0.0,
             cpu_us=server[workload.cost] if workload.cost else 0.0,
@@ -137,5 +131,5 @@ def _once(workload: Workload, contestant: Contestant, plan: Plan) -> Figures:
                 measure(
                     plan.program, ["handshake", "--port", str(server.port), "--conns", "1", "--count", "8"], _SLACK_S
                 )
-            arguments = workload.arguments(server.port, server.pid, plan.duration_s, plan.warmup_s)
+            arguments = workload.arguments(server.port, server.pid, plan)
             return Figures.read(workload, measure(plan.program, arguments, plan.duration_s + plan.warmup_s + _SLACK_S))

@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-__all__ = ["FIRST", "WORKLOADS", "Floor", "Workload"]
+__all__ = ["FIRST", "WORKLOADS", "Floor", "Plan", "Workload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the measuring is done: the load client, rounds, measured and unmeasured seconds, where databases go
+    (None: the temporary folder), the seconds left for greetings, and those that idle sessions are held."""
+
+    program: Path
+    rounds: int
+    duration_s: float
+    warmup_s: float
+    folder: Path | None = None
+    settle_s: float = 0.3
+    hold_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +83,14 @@ class Workload:
             case _:
                 return f"{self.conns:,} idle sessions"
 
-    def arguments(self, port: int, pid: int, duration_s: float, warmup_s: float) -> list[str]:
+    def arguments(self, port: int, pid: int, plan: Plan) -> list[str]:
         """The load client's command line."""
         found = [self.mode, "--port", str(port), "--pid", str(pid), "--conns", str(self.conns)]
+        found += ["--settle", str(plan.settle_s)]
         if self.timed:
-            found += ["--duration", str(duration_s), "--warmup", str(warmup_s), "--size", str(self.size)]
+            found += ["--duration", str(plan.duration_s), "--warmup", str(plan.warmup_s), "--size", str(self.size)]
+        if self.mode == "idle":
+            found += ["--hold", str(plan.hold_s)]
         if self.mode in ("echo", "publish"):
             found += ["--depth", str(self.depth)]
         if self.mode == "fanout":

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.contestants import PEERS, Peer, ServerError, Vixws, installed, root, serving
+from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root, serving
 from benchmarks.load import LoadError, build, measure
 from benchmarks.report import floor_lines, result_text
-from benchmarks.rounds import Figures, Plan, Result, run
-from benchmarks.workloads import FIRST, WORKLOADS, Floor, Workload
+from benchmarks.rounds import Figures, Result, run
+from benchmarks.workloads import FIRST, WORKLOADS, Floor, Plan, Workload
 
 SMALL = {
     "echo": {"conns": 2, "depth": 2},
@@ -29,6 +29,10 @@ SMALL = {
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The load client."""
     return build(tmp_path_factory.mktemp("wsload"))
+
+
+def plan(program: Path, rounds: int = 1) -> Plan:
+    return Plan(program, rounds, duration_s=0.25, warmup_s=0.02, settle_s=0.02, hold_s=0.02)
 
 
 def small(name: str) -> Workload:
@@ -52,7 +56,7 @@ def test_each_peer_carries_each_workload_it_is_meant_for(program: Path, library:
         return
     said: list[str] = []
 
-    result = run(workload, [Peer(library)], Plan(program, 1, 0.1, 0.05), said.append)
+    result = run(workload, [Peer(library)], plan(program), said.append)
 
     assert len(said) == len(result.figures[Peer(library)]) == 1
     assert library in result_text(result)
@@ -62,7 +66,7 @@ def test_contestants_alternate_within_rounds(program: Path) -> None:
     said: list[str] = []
     contestants = [Peer("websockets"), Peer("websockets", uvloop=True)]
 
-    result = run(small("echo"), contestants, Plan(program, 2, 0.05, 0.05), said.append)
+    result = run(small("echo"), contestants, plan(program, rounds=2), said.append)
 
     assert [len(each) for each in result.figures.values()] == [2, 2]
     assert [each.partition(": ")[2] for each in said] == [
@@ -86,10 +90,11 @@ def test_a_ratio_compares_figures_of_the_same_round() -> None:
 
 def test_a_floor_passes_misses_or_is_not_measured() -> None:
     ours, peer = Vixws("asyncio"), Peer("websockets")
-    measured = {ours: [figures(1.0)], peer: [figures(2.0)]}
 
     def lines(cost: float, with_peer: bool = True) -> list[str]:
-        found = {ours: [figures(cost)], peer: [figures(2.0)]} if with_peer else {ours: measured[ours]}
+        found: dict[Contestant, list[Figures]] = {ours: [figures(cost)]}
+        if with_peer:
+            found[peer] = [figures(2.0)]
         return floor_lines(Result(WORKLOADS["echo"], found).verdicts())
 
     assert lines(0.9) == ["  floor pass: vixws asyncio ≤ 0.45 × websockets: 0.45"]
@@ -184,6 +189,11 @@ def test_what_a_failing_server_wrote_comes_with_the_error() -> None:
         pass
 
     assert caught.value.__notes__ == ["no such store"]
+
+
+def test_a_run_that_measured_nothing_has_no_figures() -> None:
+    with pytest.raises(LoadError, match="no message in the measured time"):
+        Figures.read(WORKLOADS["echo"], {"server": {"cpu_pct": 1.0}, "client": {"cpu_pct": 1.0}})
 
 
 def test_a_failed_run_is_told_in_the_load_clients_words(program: Path) -> None:
