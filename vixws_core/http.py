@@ -134,7 +134,7 @@ def _upgrade(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> 
     try:
         upgrades = split_comma_header(", ".join(fields["upgrade"]).encode("ascii"))
         tokens = split_comma_header(", ".join(fields.get("connection", [])).encode("ascii"))
-        offered = split_comma_header(", ".join(fields.get("sec-websocket-protocol", [])).encode("ascii"))
+        listed = split_comma_header(", ".join(fields.get("sec-websocket-protocol", [])).encode("ascii"))
     except UnicodeError:
         return HeadRefused(400, "Upgrade, Connection and Sec-WebSocket-Protocol must be ASCII")
     if "websocket" not in (item.lower() for item in upgrades):
@@ -148,6 +148,7 @@ def _upgrade(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> 
     keys = fields.get("sec-websocket-key", [])
     if len(keys) != 1 or not _good_key(keys[0]):
         return HeadRefused(400, "one Sec-WebSocket-Key of 16 bytes in base64 is expected")
+    offered = [item for item in listed if item]
     if not all(_TOKEN.fullmatch(item) for item in offered) or len(set(offered)) != len(offered):
         return HeadRefused(400, "Sec-WebSocket-Protocol must list different tokens")
     return Head(method, target, headers, True, keys[0], tuple(offered))

@@ -121,9 +121,7 @@ class JsonMessage(msgspec.Struct, frozen=True, kw_only=True):
             raise BadMessage("bad_message", "type must be a non-empty string")
         if not isinstance(payload, dict):
             raise BadMessage("bad_message", f"payload must be an object, got {payload!r:.80}")
-        return cls(
-            type=found.type, payload=payload, room=found.room, id=found.id, kind=found.kind, ts=found.ts
-        )
+        return cls(type=found.type, payload=payload, room=found.room, id=found.id, kind=found.kind, ts=found.ts)
 
     def to_json(self) -> str:
         """Writes the message with those of `id kind ts room` that are set."""

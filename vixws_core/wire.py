@@ -57,10 +57,10 @@ class Envelope(msgspec.Struct, gc=False):
 class HelloPayload(msgspec.Struct, gc=False):
     """What a `$hello` says: the versions spoken, a session to resume, the secret that scopes `mid`s."""
 
-    v: Annotated[list[int], msgspec.Meta(max_length=16)] = [1]
+    v: Annotated[tuple[int, ...], msgspec.Meta(max_length=16)] = (1,)
     session: Text | None = None
     pub: Text | None = None
-    caps: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
+    caps: Annotated[tuple[Text, ...], msgspec.Meta(max_length=32)] = ()
 
 
 class SincePayload(msgspec.Struct, gc=False):

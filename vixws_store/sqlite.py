@@ -17,11 +17,12 @@ from vixws_core.log import STORE_ASKS, BatchResult, Page, Position, id_number
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
 
+from ._append_queue import Limits
 from ._calls import append_ask, batch_asks, settled
 from ._sqlite_bridge import open_bridge
 from ._sqlite_database import FAILURES, Database
 from ._sqlite_reader import LogReader
-from ._sqlite_worker import Limits, Worker
+from ._sqlite_worker import Worker
 from ._sqlite_writer import LogWriter
 
 __all__ = ["Limits", "SqliteMessageStore"]

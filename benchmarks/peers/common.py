@@ -1,4 +1,4 @@
-"""What the peers share: their command line, their ready line, and waiting for SIGTERM."""
+"""What the peers share: their command line, their ready line, and ending at SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Message", "Options", "announce", "decode", "encode", "options", "run", "wait_stopped"]
+__all__ = ["Message", "Options", "announce", "decode", "encode", "options", "run", "stop_event"]
 
 Message = dict[str, Any]
 """One decoded JSON object."""
@@ -60,9 +60,9 @@ def run(main: Coroutine[Any, Any, None], uvloop: bool) -> None:
         asyncio.run(main)
 
 
-async def wait_stopped() -> None:
-    """Wait on asyncio for SIGTERM or SIGINT."""
+def stop_event() -> asyncio.Event:
+    """An event of the running asyncio loop that SIGTERM and SIGINT set from now on; made before `announce`."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    return stopped

@@ -13,7 +13,7 @@ from picows import (
     ws_create_server,  # pyright: ignore[reportUnknownVariableType]  # its **kwargs are untyped
 )
 
-from benchmarks.peers.common import Message, announce, decode, encode, options, run, wait_stopped
+from benchmarks.peers.common import Message, announce, decode, encode, options, run, stop_event
 from benchmarks.peers.sqlite_log import SqliteLog, envelope
 
 ROOMS: defaultdict[str, set[WSTransport]] = defaultdict(set)
@@ -101,6 +101,7 @@ class PublishListener(Listener):
 
 async def main() -> None:
     """Serve one application until SIGTERM."""
+    stopped = stop_event()
     log = await SqliteLog.open(ARGUMENTS.store) if ARGUMENTS.application == "publish" else None
     tasks: set[asyncio.Task[None]] = set()
 
@@ -111,7 +112,7 @@ async def main() -> None:
 
     server = await ws_create_server(listener, "127.0.0.1", ARGUMENTS.port, backlog=1024)
     announce("picows", server.sockets[0].getsockname()[1])
-    await wait_stopped()
+    await stopped.wait()
     server.close()
     if log is not None:
         await log.close()

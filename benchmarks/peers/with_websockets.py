@@ -7,7 +7,7 @@ from collections import defaultdict
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosedError
 
-from benchmarks.peers.common import Message, announce, decode, encode, options, run, wait_stopped
+from benchmarks.peers.common import Message, announce, decode, encode, options, run, stop_event
 from benchmarks.peers.sqlite_log import SqliteLog, envelope
 
 Rooms = defaultdict[str, set[ServerConnection]]
@@ -110,6 +110,7 @@ class Publish:
 
 async def main() -> None:
     """Serve one application until SIGTERM."""
+    stopped = stop_event()
     log: SqliteLog | None = None
     handler = echo
     if ARGUMENTS.application == "room":
@@ -119,7 +120,7 @@ async def main() -> None:
         handler = Publish(log).handle
     async with serve(handler, "127.0.0.1", ARGUMENTS.port, compression=None, ping_interval=None) as server:
         announce("websockets", server.sockets[0].getsockname()[1])
-        await wait_stopped()
+        await stopped.wait()
     if log is not None:
         await log.close()
 
