@@ -44,7 +44,7 @@ from .inputs import (
     Since,
 )
 from .message import encode_json, payload_json
-from .rooms import check_room
+from .room import check_room
 from .router import Router
 
 __all__ = ["App", "BadRoom", "Router", "Session", "Steps", "Views", "Waiting"]
@@ -287,7 +287,12 @@ class App:
     def _requested(self, effect: Requested) -> None:
         path = effect.target.partition("?")[0]
         if not effect.upgrade:
-            self._do(Reject(effect.conn, *self._pages(effect.method, path, effect.headers)))
+            try:
+                answer = self._pages(effect.method, path, effect.headers)
+            except Exception as exc:
+                self._report(None, exc, "pages")
+                answer = (500, (("content-type", "text/plain; charset=utf-8"),), b"internal error\n")
+            self._do(Reject(effect.conn, *answer))
             return
         route = self._routes.get(path)
         if route is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .config import HubConfig
+from .cursors import Cursors
 from .deadlines import Deadlines
 from .effects import Broadcast, Drained, Effect
 from .errors import LocalError
@@ -54,7 +55,7 @@ class Hub:
     a server draws at random. `wall_zero` is the wall-clock time (Unix seconds) at which `now` is 0.
     """
 
-    __slots__ = ("_deadlines", "_dispatch", "_protocol", "_rooms", "_sessions", "_state", "wall_zero")
+    __slots__ = ("_cursors", "_deadlines", "_dispatch", "_protocol", "_rooms", "_sessions", "_state", "wall_zero")
 
     def __init__(
         self,
@@ -69,11 +70,13 @@ class Hub:
         self.wall_zero = wall_zero
         state = self._state = HubState(config or HubConfig(), seed, secret if secret is not None else seed)
         sessions = self._sessions = Sessions(state)
-        rooms = self._rooms = Rooms(state)
+        cursors = self._cursors = Cursors(state)
+        rooms = self._rooms = Rooms(state, cursors)
         protocol = self._protocol = Protocol(state)
         deadlines = self._deadlines = Deadlines(state, sessions, rooms)
         sessions.rooms, sessions.protocol, sessions.deadlines = rooms, protocol, deadlines
-        rooms.sessions = sessions
+        rooms.sessions = cursors.sessions = sessions
+        sessions.cursors = cursors
         protocol.sessions, protocol.rooms, protocol.deadlines = sessions, rooms, deadlines
         self._dispatch: dict[type, Callable[[Any], object]] = {
             BytesReceived: sessions.received,
@@ -97,7 +100,7 @@ class Hub:
             StoreRead: self._store_read,
             StoreListed: protocol.listed,
             PositionKnown: self._position_known,
-            RoomAdvanced: rooms.advanced,
+            RoomAdvanced: cursors.advanced,
             Shutdown: self._shutdown,
             TimePassed: self._time_passed,
         }
@@ -159,11 +162,11 @@ class Hub:
 
     def rooms(self) -> list[str]:
         """Names of the rooms that have members, sorted."""
-        return sorted(self._rooms.by_name)
+        return sorted(self._state.rooms)
 
     def members(self, room: str) -> tuple[int, ...]:
         """The connections in a room, in the order of joining."""
-        found = self._rooms.by_name.get(room)
+        found = self._state.rooms.get(room)
         return tuple(found.members) if found is not None else ()
 
     def rooms_of(self, conn: int) -> tuple[str, ...]:
@@ -212,7 +215,7 @@ class Hub:
             self._sessions.weigh(conn)
 
     def _store_read(self, input: StoreRead) -> None:
-        if not self._rooms.read(input):
+        if not self._cursors.read(input):
             self._protocol.history_read(input)
 
     def _position_known(self, input: PositionKnown) -> None:
@@ -220,7 +223,9 @@ class Hub:
             self._protocol.position_known(input)
 
     def _store_failed(self, input: StoreFailed) -> None:
-        if not self._rooms.failed(input.request, input.code, input.message):
+        if not self._cursors.read_failed(input.request) and not self._rooms.position_failed(
+            input.request, input.code, input.message
+        ):
             self._protocol.failed(input)
 
     def _time_passed(self, _: TimePassed) -> None:

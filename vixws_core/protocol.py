@@ -32,7 +32,7 @@ from .inputs import (
     StoreListed,
     StoreRead,
 )
-from .rooms import check_room
+from .room import check_room
 from .state import Conn, HubState, Pause
 from .wire import Envelope, HelloPayload, HistoryPayload, JoinPayload
 

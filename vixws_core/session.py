@@ -48,6 +48,7 @@ from .state import FAR, Conn, HubState, Pause, Pending, Phase
 from .wire import Envelope
 
 if TYPE_CHECKING:
+    from .cursors import Cursors
     from .deadlines import Deadlines
     from .protocol import Protocol
     from .rooms import Rooms
@@ -63,8 +64,9 @@ _FAILURES = {1002: "protocol_error", 1007: "bad_utf8", 1008: "too_many_fragments
 class Sessions:
     """Moves connections from their first byte to their last."""
 
-    __slots__ = ("_state", "deadlines", "protocol", "rooms")
+    __slots__ = ("_state", "cursors", "deadlines", "protocol", "rooms")
 
+    cursors: Cursors
     deadlines: Deadlines
     protocol: Protocol
     rooms: Rooms
@@ -343,7 +345,7 @@ class Sessions:
             conn.parked = True
             conn.last_flush = self._state.now
             self._state.everyone = None
-            self.rooms.park(conn)
+            self.cursors.park(conn)
             self.pause(conn, Pause.UNSENT)
             self._state.arm(conn, self._state.now + config.flush_stall_s)
 
@@ -362,9 +364,9 @@ class Sessions:
                     conn.parked = False
                     state.everyone = None
                     self.resume(conn, Pause.UNSENT)
-                    self.rooms.unpark(conn)
+                    self.cursors.unpark(conn)
             elif conn.behind and conn.unsent < low:
-                self.rooms.catch_up(conn)
+                self.cursors.catch_up(conn)
 
     def pause(self, conn: Conn, why: Pause) -> None:
         """Stops reading for one more reason; every deadline that only reading can meet is suspended."""

@@ -15,7 +15,7 @@ from .http import Head, HeadReader
 from .wire import Envelope
 
 if TYPE_CHECKING:
-    from .rooms import Member
+    from .room import Member, Room
 
 __all__ = ["FAR", "Conn", "HubState", "Pause", "Pending", "Phase"]
 
@@ -168,6 +168,7 @@ class HubState:
         "out",
         "overdue",
         "ready",
+        "rooms",
         "secret",
         "seed",
         "sessions",
@@ -181,6 +182,8 @@ class HubState:
         self.now = 0.0
         self.out: list[Effect] = []
         self.conns: dict[int, Conn] = {}
+        self.rooms: dict[str, Room] = {}
+        """Rooms that have members."""
         self.sessions = 0
         """Open WebSockets."""
         self.ready: dict[int, None] = {}
