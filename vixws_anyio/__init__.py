@@ -1,0 +1,10 @@
+"""Runs the pure core of vixws on asyncio or trio: the server, its transports, the command line."""
+
+from vixws_core.app_session import Session
+from vixws_core.message import JsonMessage
+from vixws_core.router import Router
+
+from .server import Listening, Server
+from .transport import SocketTransport, StreamTransport
+
+__all__ = ["JsonMessage", "Listening", "Router", "Server", "Session", "SocketTransport", "StreamTransport"]

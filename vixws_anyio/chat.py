@@ -1,0 +1,7 @@
+"""The built-in chat application; `vixws serve` runs it where no other is named."""
+
+from __future__ import annotations
+
+from vixws_core.chat import build
+
+__all__ = ["build"]

@@ -1,0 +1,350 @@
+"""Carries out a hub's transport asks: outboxes that are flushed once per tick, reading, ending, and time.
+
+The loop's own part (readiness, waking, one timer) is in `driver_asyncio` and `driver_trio`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, Final
+
+from vixws_core.effects import Broadcast, CloseTransport, Effect, PauseReading, ResumeReading, SendBytes
+from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, TimePassed
+from vixws_core.pump import Pump
+
+from .transport import SocketTransport, Transport
+
+__all__ = ["Driver", "clean"]
+
+FLUSHES_MAX: Final = 500
+"""Outboxes flushed in one tick; the rest waits for the next, so that reading goes on in between."""
+
+ACCEPTS_MAX: Final = 64
+"""Connections accepted in one wake-up."""
+
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MAX_S: Final = 1.0
+"""Seconds of silence after the system is out of descriptors or memory, doubled up to the maximum."""
+
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+OVERLOADED: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+log = logging.getLogger("vixws")
+
+
+def clean(text: object, limit: int = 200) -> str:
+    """A text for one line of a log: control characters escaped, cut at `limit` characters."""
+    raw = str(text)[:limit]
+    return raw if raw.isprintable() else raw.encode("unicode_escape").decode("ascii")[: limit * 2]
+
+
+class Driver(ABC):
+    """A consumer that owns the transports. Belongs to one event loop's thread.
+
+    `now` is the pump's clock. `connections_max` bounds the open transports; `flush_s` the time that a
+    closing one may take to write its last bytes.
+    """
+
+    def __init__(self, connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> None:
+        self.connections_max = connections_max
+        self.flush_s = flush_s
+        self.unsent_bytes_kernel = unsent_bytes_kernel
+        self.links: dict[int, Transport] = {}
+        self.flushed: list[tuple[int, int]] = []
+        """What was written since the last tick: (conn, bytes)."""
+        self.reserved = 0
+        """Connections accepted that are no transports yet: TLS handshakes."""
+        self._dirty: list[Transport] = []
+        self._gone: list[Disconnected] = []
+        self._conns = count(1)
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._timer_numbers = count()
+        self._armed = float("inf")
+        self._due = False
+        self._scheduled = False
+        self._backoff_s = BACKOFF_FIRST_S
+        self._pump: Pump | None = None
+        self._table: dict[type, Callable[[Any], None]] = {
+            Broadcast: self._broadcast,
+            PauseReading: self._pause,
+            ResumeReading: self._resume,
+            CloseTransport: self._close,
+        }
+
+    def attach(self, pump: Pump) -> None:
+        """Names the pump that inputs go to; before anything else."""
+        self._pump = pump
+
+    def put(self, *inputs: Input) -> None:
+        """Hands inputs to the pump."""
+        assert self._pump is not None
+        self._pump.put(*inputs)
+
+    # ---- the consumer ---------------------------------------------------------------------------
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Carries out the transport asks of one step; what is written waits for the tick."""
+        for effect in effects:
+            kind = type(effect)
+            if kind is SendBytes:
+                link = self.links.get(effect.conn)  # type: ignore[union-attr] # narrowed by the line above
+                if link is not None:
+                    link.pieces.append(effect.data)  # type: ignore[union-attr] # as above
+                    if not link.dirty:
+                        link.dirty = True
+                        self._dirty.append(link)
+            else:
+                ask = self._table.get(kind)
+                if ask is not None:
+                    ask(effect)
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+
+    def _broadcast(self, effect: Broadcast) -> None:
+        links, dirty, data = self.links, self._dirty, effect.data
+        for conn in effect.conns:
+            link = links.get(conn)
+            if link is not None:
+                link.pieces.append(data)
+                if not link.dirty:
+                    link.dirty = True
+                    dirty.append(link)
+
+    def _pause(self, effect: PauseReading) -> None:
+        link = self.links.get(effect.conn)
+        if link is not None:
+            link.pause()
+
+    def _resume(self, effect: ResumeReading) -> None:
+        link = self.links.get(effect.conn)
+        if link is not None:
+            link.resume()
+
+    def _close(self, effect: CloseTransport) -> None:
+        link = self.links.get(effect.conn)
+        if link is None:
+            return
+        if effect.abort:
+            link.abort("aborted")
+            return
+        link.finish()
+        if not link.dirty:
+            link.dirty = True
+            self._dirty.append(link)
+
+    # ---- ticks and time -------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Asks for a tick."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+
+    def tick(self) -> None:
+        """Flushes dirty outboxes, tells what was written and who is gone, and sets the timer."""
+        pump = self._pump
+        assert pump is not None
+        if self._due:
+            self._due = False
+            pump.put(TimePassed())
+        dirty = self._dirty
+        if dirty:
+            if len(dirty) > FLUSHES_MAX:
+                dirty, self._dirty = dirty[:FLUSHES_MAX], dirty[FLUSHES_MAX:]
+            else:
+                self._dirty = []
+            for link in dirty:
+                link.dirty = False
+                link.flush()
+        if self.flushed:
+            flushed, self.flushed = self.flushed, []
+            pump.put(BytesFlushed(tuple(flushed)))
+        if self._gone:
+            gone, self._gone = self._gone, []
+            pump.put(*gone)
+        self._scheduled = False
+        self._set_timer(pump)
+        if (self._dirty or self._gone or self.flushed) and not self._scheduled:
+            self._scheduled = True
+            self._schedule()
+
+    def _set_timer(self, pump: Pump) -> None:
+        deadline = pump.door.next_deadline()
+        if deadline is not None and deadline <= pump.clock():
+            self._due = True
+            self._scheduled = True
+            self._schedule()
+            deadline = None
+        if self._timers and (deadline is None or self._timers[0][0] < deadline):
+            deadline = self._timers[0][0]
+        if deadline is not None and deadline < self._armed:
+            self._armed = deadline
+            self._arm(deadline)
+
+    def timer_fired(self) -> None:
+        """The time that was armed has come."""
+        self._armed = float("inf")
+        assert self._pump is not None
+        now = self._pump.clock()
+        while self._timers and self._timers[0][0] <= now:
+            heappop(self._timers)[2]()
+        deadline = self._pump.door.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._pump.put(TimePassed())
+        self.wake()
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Calls back in that many seconds; what has become of its object meanwhile is for the callback to see."""
+        assert self._pump is not None
+        heappush(self._timers, (self._pump.clock() + seconds, next(self._timer_numbers), callback))
+        self.wake()
+
+    # ---- transports -----------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more connections are taken."""
+        return len(self.links) + self.reserved >= self.connections_max
+
+    def admit(self, link_of: Callable[[int], Transport], peer: str, secure: bool) -> Transport | None:
+        """Registers a new transport and tells the hub; None where there are too many already."""
+        if self.is_full:
+            return None
+        conn = next(self._conns)
+        link = self.links[conn] = link_of(conn)
+        self.put(Connected(conn, peer, secure))
+        return link
+
+    def lost(self, link: Transport, reason: str) -> None:
+        """The transport is over: it is closed and forgotten, and the hub is told, once."""
+        if self.links.get(link.conn) is not link:
+            return
+        del self.links[link.conn]
+        link.pieces.clear()
+        if isinstance(link, SocketTransport):
+            self.forget(link)
+            link.sock.close()
+        self._gone.append(Disconnected(link.conn, reason))
+        self.wake()
+
+    def failed(self, link: Transport, exc: Exception) -> None:
+        """A defect of ours while its bytes were handled: reported, and it ends only that connection."""
+        log.error("internal error on connection %d (%s)", link.conn, clean(link.peer), exc_info=exc)
+        self.lost(link, "internal error")
+
+    def peer(self, conn: int) -> str:
+        """The address of a connection, for logs; "" where it is gone."""
+        link = self.links.get(conn)
+        return "" if link is None else link.peer
+
+    def accept(self, listener: socket.socket, taken: Callable[[socket.socket, str], object]) -> float:
+        """Accepts what waits, at most 64; returns the seconds to leave the listener alone, 0 for none."""
+        for _ in range(ACCEPTS_MAX):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                break
+            except ConnectionAbortedError:
+                continue
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    log.warning("accept failed: %s", exc)
+                pause_s = self._backoff_s
+                self._backoff_s = min(BACKOFF_MAX_S, pause_s * 2)
+                log.warning("accepting pauses for %.2f s: %s", pause_s, exc)
+                return pause_s
+            self._backoff_s = BACKOFF_FIRST_S
+            try:
+                sock.setblocking(False)
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.unsent_bytes_kernel:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.unsent_bytes_kernel)
+            except OSError:  # The peer is gone already.
+                sock.close()
+                continue
+            taken(sock, address_text(address))
+        return 0.0
+
+    @staticmethod
+    def refuse(sock: socket.socket) -> None:
+        """Answers 503 in one write, and closes."""
+        try:
+            sock.send(OVERLOADED)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # It has gone without an answer.
+        finally:
+            sock.close()
+
+    def serve_socket(self, sock: socket.socket, peer: str) -> None:
+        """Takes over an accepted plain socket."""
+        link = self.admit(lambda conn: SocketTransport(self, sock, conn, peer), peer, False)
+        if link is None:
+            self.refuse(sock)
+        else:
+            link.resume()
+
+    # ---- what a loop does in its own way --------------------------------------------------------
+
+    @abstractmethod
+    def _schedule(self) -> None:
+        """Has `tick` called soon, once."""
+
+    @abstractmethod
+    def _arm(self, deadline: float) -> None:
+        """Has `timer_fired` called at `deadline`, in place of what was armed before."""
+
+    @abstractmethod
+    def watch_readable(self, link: SocketTransport) -> None:
+        """Has `link.receive` called while the socket is readable."""
+
+    @abstractmethod
+    def unwatch_readable(self, link: SocketTransport) -> None:
+        """Ends that."""
+
+    @abstractmethod
+    def watch_writable(self, link: SocketTransport) -> None:
+        """Has `link.writable` called when the socket takes bytes."""
+
+    @abstractmethod
+    def unwatch_writable(self, link: SocketTransport) -> None:
+        """Ends that."""
+
+    @abstractmethod
+    def forget(self, link: SocketTransport) -> None:
+        """Ends all watching; the socket is closed next."""
+
+    @abstractmethod
+    def listen(self, listener: socket.socket, taken: Callable[[socket.socket, str], object]) -> None:
+        """Accepts on a listening socket until `close`."""
+
+    @abstractmethod
+    def stop_listening(self) -> None:
+        """Closes the listening sockets."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the loop; nothing is called back afterwards."""
+
+    @abstractmethod
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Calls back on the loop's thread; may be called from any thread."""
+
+
+def address_text(address: Any) -> str:
+    """`host:port` of a socket address, for logs; "unix" for a Unix socket."""
+    if isinstance(address, tuple) and len(address) >= 2:  # pyright: ignore[reportUnknownArgumentType] — addresses are untyped
+        host, port = address[0], address[1]  # pyright: ignore[reportUnknownVariableType] — as above
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
+    return "unix"

@@ -1,0 +1,125 @@
+"""Listening sockets, and the small HTTP listener that metrics are scraped from."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from anyio.abc import SocketStream
+
+from vixws_core.errors import LocalError
+from vixws_core.http import Head, HeadReader, http_answer
+
+__all__ = ["MetricsListener", "bind", "host_text", "port_of"]
+
+BACKLOG: Final = 1024
+"""Connections that the kernel completes before they are accepted."""
+
+SCRAPES_MAX: Final = 8
+SCRAPE_S: Final = 10.0
+HEAD_BYTES_MAX: Final = 8_192
+HEADERS_MAX: Final = 64
+
+log = logging.getLogger("vixws")
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Binds every address of `host`, all on one port; `listen` is the caller's. `port` 0 takes a free one.
+
+    Raises: `LocalError` where none can be bound, in one line.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+    except (OSError, UnicodeError) as exc:
+        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {exc}") from exc
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken = port_of(sockets[0]) if sockets else port
+            sock.bind((address[0], taken, *address[2:]))
+            sock.listen(BACKLOG)
+        except OSError as exc:
+            sock.close()
+            failure = exc
+            continue
+        sockets.append(sock)
+    if not sockets:
+        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {failure}") from failure
+    return sockets
+
+
+def port_of(sock: socket.socket) -> int:
+    """The port a socket is bound to."""
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def host_text(host: str) -> str:
+    """A host as it stands in a URL; a wildcard as the loopback address that reaches it."""
+    if host in ("", "0.0.0.0"):
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+class MetricsListener:
+    """Answers `GET /metrics` and nothing else: 8 connections at most, 10 s each, one request each.
+
+    `render(accept)` gives the content type and the body for an `Accept` header.
+    """
+
+    def __init__(self, render: Callable[[str], tuple[str, bytes]]) -> None:
+        self._render = render
+        self._count = 0
+
+    def admit(self, sock: socket.socket) -> bool:
+        """Counts a connection; False, and closed, where there are too many."""
+        if self._count >= SCRAPES_MAX:
+            sock.close()
+            return False
+        self._count += 1
+        return True
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Reads one request and answers it."""
+        try:
+            with anyio.move_on_after(SCRAPE_S):
+                async with await SocketStream.from_socket(sock) as stream:
+                    await stream.send(await self._answer(stream))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError):
+            return  # The scraper is gone; it will come again.
+        finally:
+            self._count -= 1
+
+    async def _answer(self, stream: SocketStream) -> bytes:
+        reader = HeadReader(HEAD_BYTES_MAX, HEADERS_MAX)
+        head = None
+        while head is None:
+            head, _ = reader.feed(await stream.receive())
+        text = (("content-type", "text/plain; charset=utf-8"),)
+        if not isinstance(head, Head):
+            return http_answer(head.status, text, head.reason.encode("latin-1", "replace") + b"\n")
+        is_head = head.method == "HEAD"
+        if head.method not in ("GET", "HEAD"):
+            return http_answer(405, (*text, ("allow", "GET, HEAD")), b"only GET and HEAD are answered here\n")
+        if head.target.partition("?")[0] != "/metrics":
+            return http_answer(404, text, b"metrics are at /metrics\n", head_only=is_head)
+        accept = ", ".join(value for name, value in head.headers if name == "accept")
+        try:
+            kind, body = self._render(accept)
+        except Exception:
+            log.exception("metrics could not be rendered")
+            return http_answer(500, text, b"internal error\n", head_only=is_head)
+        return http_answer(200, (("content-type", kind),), body, head_only=is_head)

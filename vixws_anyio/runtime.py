@@ -1,0 +1,387 @@
+"""One run of a server: hub, pump, store and sockets, from the first listen to the last flush."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from threading import get_ident
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from anyio.abc import ByteStream, SocketStream, TaskGroup
+from anyio.streams.tls import TLSStream
+
+from vixws_core.app import App
+from vixws_core.config import HubConfig
+from vixws_core.dispatch import Steps, Waiting
+from vixws_core.effects import Effect
+from vixws_core.errors import LocalError
+from vixws_core.hub import Hub
+from vixws_core.inputs import Input, Shutdown
+from vixws_core.log import LogExecutor, PureLog
+from vixws_core.protocols import Consumer, MessageStore
+from vixws_core.pump import Pump
+from vixws_core.router import Router
+
+from .driver import Driver, clean
+from .listeners import MetricsListener, bind, host_text, port_of
+from .pages import pages
+from .transport import StreamTransport
+
+__all__ = ["Listening", "Metrics", "Runtime", "Settings"]
+
+T = TypeVar("T")
+DRAIN_GRACE_S = 0.5
+"""Seconds past the drain's end that the hub may take to say so."""
+
+log = logging.getLogger("vixws")
+
+
+class Metrics(Consumer, Protocol):
+    """Counts what passes the door, and writes it down for a scraper."""
+
+    def render(self, accept: str, /) -> tuple[str, bytes]:
+        """Content type and body for an `Accept` header."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one run is started with."""
+
+    hub: HubConfig
+    host: str = "127.0.0.1"
+    port: int = 9090
+    connections_max: int = 10_000
+    unsent_bytes_kernel: int = 65_536
+    threads_max: int = 40
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server can be reached, once it really listens. `metrics` is a URL, or None where it is off."""
+
+    host: str
+    port: int
+    ws: str
+    http: str
+    metrics: str | None
+
+
+class Runtime:
+    """Serves once. `stop` may be called from any thread; everything else belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Mapping[str, tuple[Router, tuple[str, ...]]],
+        store: MessageStore | None,
+        metrics: Consumer | None,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._metrics = metrics
+        self._thread = get_ident()
+        self._threads = anyio.CapacityLimiter(settings.threads_max)
+        self._stopping = anyio.Event()
+        self._drained = anyio.Event()
+        self._draining = False
+        self._now = False
+        self._over = False
+        self._drain_scope = anyio.CancelScope()
+        self._base: TaskGroup | None = None
+        self._handlers: TaskGroup | None = None
+        self._driver: Driver | None = None
+        self.hub = Hub(settings.hub, seed=secrets.token_bytes(32), wall_zero=time.time() - time.monotonic())
+        self.app = App(
+            self.hub,
+            self.do,
+            routes,
+            clock=time.monotonic,
+            report=report,
+            wait=self._wait,
+            call=self.call,
+            pages=pages(self._is_ready),
+            message_bytes_max=settings.hub.message_bytes_max,
+            peer=self._peer,
+            drained=self._drained.set,
+        )
+
+    # ---- the way to the hub ---------------------------------------------------------------------
+
+    def do(self, command: Input) -> list[Effect]:
+        """Runs one command at once; from a worker thread of ours it hops to the loop's thread and back."""
+        if get_ident() == self._thread:
+            if self._over:
+                raise LocalError("the server has stopped; calls are possible only while it serves")
+            return self._pump.do(command)
+        return self.call(self.do, command)
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Runs a function on the loop's thread.
+
+        Raises: `LocalError` in a thread that is neither the loop's nor one of its workers.
+        """
+        if get_ident() == self._thread:
+            return function(*args)
+        try:
+            return anyio.from_thread.run_sync(function, *args)
+        except RuntimeError as exc:
+            raise LocalError(
+                "sessions and servers may be called from the event loop's thread, and from handlers that were "
+                f"registered with thread=True, not from the thread {get_ident()}: {exc}"
+            ) from exc
+
+    def post(self, *inputs: Input) -> None:
+        """Hands inputs in from the store; after the end they have no reader."""
+        if not self._over:
+            self._pump.put(*inputs)
+
+    def _peer(self, conn: int) -> str:
+        assert self._driver is not None
+        return self._driver.peer(conn)
+
+    def _is_ready(self) -> bool:
+        return not self._draining and (self._store is None or self._store.ready)
+
+    # ---- handlers that wait ---------------------------------------------------------------------
+
+    def _wait(self, steps: Steps, waiting: Waiting) -> None:
+        if self._handlers is None:
+            steps.close()  # The server ends; nothing is awaited any more.
+        else:
+            self._handlers.start_soon(self._drive, steps, waiting)
+
+    async def _drive(self, steps: Steps, waiting: Waiting) -> None:
+        try:
+            while True:
+                try:
+                    outcome = await self._run(waiting)
+                except Exception as exc:
+                    waiting = steps.throw(exc)
+                else:
+                    waiting = steps.send(outcome)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    async def _run(self, waiting: Waiting) -> object:
+        handler = waiting.handler
+        if handler.thread:
+            return await anyio.to_thread.run_sync(
+                partial(handler.function, *waiting.args), abandon_on_cancel=True, limiter=self._threads
+            )
+        return await handler.function(*waiting.args)
+
+    # ---- serving --------------------------------------------------------------------------------
+
+    async def serve(self, announce: Callable[[Listening], object], *, signals: bool = False) -> None:
+        """Binds, opens the store, serves until `stop` or cancellation, and leaves nothing behind."""
+        settings = self._settings
+        sockets = bind(settings.host, settings.port)
+        try:
+            metrics_sockets: list[socket.socket] = []
+            if settings.metrics_port is not None and hasattr(self._metrics, "render"):
+                metrics_sockets = bind(settings.metrics_host, settings.metrics_port)
+                sockets += metrics_sockets
+            store: AbstractAsyncContextManager[Any] = (
+                nullcontext() if self._store is None else self._store.run(self.post)
+            )
+            async with store:
+                try:
+                    await self._serve(sockets, metrics_sockets, announce, signals)
+                finally:
+                    self._end()
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    async def _serve(
+        self,
+        sockets: list[socket.socket],
+        metrics_sockets: list[socket.socket],
+        announce: Callable[[Listening], object],
+        signals: bool,
+    ) -> None:
+        settings = self._settings
+        make = (settings.connections_max, settings.hub.close_timeout_s, settings.unsent_bytes_kernel)
+        async with driver_for(*make) as driver:
+            self._driver = driver
+            self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
+            driver.attach(self._pump)
+            async with anyio.create_task_group() as base:
+                self._base = base
+                try:
+                    async with anyio.create_task_group() as handlers:
+                        self._handlers = handlers
+                        for sock in sockets:
+                            driver.listen(sock, self._taken(sock in metrics_sockets))
+                        if signals:
+                            await base.start(self._watch_signals)
+                        announce(self._listening(sockets, metrics_sockets))
+                        await self._stopping.wait()
+                        await self._drain(driver, handlers)
+                finally:
+                    self._handlers = None
+                    driver.stop_listening()
+                    for link in tuple(driver.links.values()):
+                        link.abort("the server stopped")
+                    driver.tick()
+                    base.cancel_scope.cancel()
+
+    def _consumers(self, driver: Driver) -> list[Consumer]:
+        if self._store is None:
+            log_of_rooms = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1)
+            consumers: list[Consumer] = [driver, LogExecutor(log_of_rooms, self.post, _wall)]
+        else:
+            consumers = [driver, self._store.consumer]
+        if self._metrics is not None:
+            consumers.append(self._metrics)
+        return consumers
+
+    def _listening(self, sockets: list[socket.socket], metrics_sockets: list[socket.socket]) -> Listening:
+        settings = self._settings
+        port = port_of(sockets[0])
+        place = f"{host_text(settings.host)}:{port}"
+        secure = "s" if settings.tls is not None else ""
+        metrics = None
+        if metrics_sockets:
+            metrics = f"http://{host_text(settings.metrics_host)}:{port_of(metrics_sockets[0])}/metrics"
+        return Listening(settings.host, port, f"ws{secure}://{place}/", f"http{secure}://{place}/", metrics)
+
+    async def _drain(self, driver: Driver, handlers: TaskGroup) -> None:
+        self._draining = True
+        driver.stop_listening()
+        ends_at = anyio.current_time()
+        if not self._now:
+            drain_s = self._settings.hub.drain_s
+            ends_at += drain_s
+            self._pump.put(Shutdown(drain_s))
+            self._drain_scope.deadline = ends_at + DRAIN_GRACE_S
+            with self._drain_scope:
+                await self._drained.wait()
+        handlers.cancel_scope.deadline = anyio.current_time() if self._now else ends_at
+
+    def _end(self) -> None:
+        """The last word: every session's end is told, every open call answered, nothing is taken any more."""
+        if self._driver is not None:
+            self._driver.tick()
+            self._over = True
+            self.app.abandon("the server stopped")
+        self._over = True
+
+    def stop(self, now: bool) -> None:
+        """Begins the drain, or with `now` skips what is left of it. From any thread."""
+        if get_ident() != self._thread:
+            if self._driver is not None:
+                self._driver.call_soon_threadsafe(partial(self.stop, now))
+            return
+        if now:
+            self._now = True
+            self._drain_scope.cancel()
+            if self._handlers is not None and self._draining:
+                self._handlers.cancel_scope.cancel()
+        self._stopping.set()
+
+    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            async for number in received:
+                log.info("stopping: %s", signal.Signals(number).name)
+                self.stop(now=self._draining)
+
+    # ---- what was accepted ----------------------------------------------------------------------
+
+    def _taken(self, for_metrics: bool) -> Callable[[socket.socket, str], object]:
+        driver = self._driver
+        assert driver is not None
+        if for_metrics:
+            listener = MetricsListener(self._metrics.render)  # type: ignore[union-attr] # checked where bound
+            return partial(self._take_scrape, listener)
+        return driver.serve_socket if self._settings.tls is None else self._take_tls
+
+    def _take_scrape(self, listener: MetricsListener, sock: socket.socket, peer: str) -> None:
+        if listener.admit(sock):
+            self._start(listener.serve, sock)
+
+    def _take_tls(self, sock: socket.socket, peer: str) -> None:
+        driver = self._driver
+        assert driver is not None
+        if driver.is_full:
+            sock.close()  # It waits for a handshake; there is nothing it would understand.
+            return
+        driver.reserved += 1
+        self._start(self._shake_hands, sock, peer)
+
+    def _start(self, function: Callable[..., Any], *args: Any) -> None:
+        assert self._base is not None
+        self._base.start_soon(function, *args)
+
+    async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
+        driver = self._driver
+        assert driver is not None
+        try:
+            stream = await SocketStream.from_socket(sock)
+            try:
+                with anyio.fail_after(self._settings.hub.handshake_timeout_s):
+                    secured = await TLSStream.wrap(
+                        stream, server_side=True, ssl_context=self._settings.tls, standard_compatible=False
+                    )
+            except TimeoutError:
+                await anyio.aclose_forcefully(stream)
+                raise
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError) as exc:
+            log.info("TLS handshake with %s failed: %s", clean(peer), clean(exc))
+            return
+        finally:
+            driver.reserved -= 1
+        await self.serve_stream(secured, peer, True)
+
+    async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
+        """Carries one connection over any byte stream, until it ends."""
+        driver = self._driver
+        assert driver is not None
+        link = driver.admit(lambda conn: StreamTransport(driver, stream, conn, peer), peer, secure)
+        if link is None:
+            await anyio.aclose_forcefully(stream)
+            return
+        assert isinstance(link, StreamTransport)
+        await link.run()
+
+
+def driver_for(connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> AbstractAsyncContextManager[Driver]:
+    """The driver of the loop that is running: trio's, or asyncio's."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        from .driver_trio import trio_driver
+
+        return trio_driver(connections_max, flush_s, unsent_bytes_kernel)
+    from .driver_asyncio import asyncio_driver
+
+    return asyncio_driver(connections_max, flush_s, unsent_bytes_kernel)
+
+
+def report(session: object, exc: Exception, handler: str) -> None:
+    """Logs a handler's exception, with its traceback."""
+    whose = "" if session is None else f" of {clean(session)}"
+    log.error("handler %s%s failed: %s", clean(handler), whose, clean(repr(exc)), exc_info=exc)
+
+
+def _wall() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,261 @@
+"""The server that a program embeds: handlers registered on it, served on asyncio or trio."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream, TaskStatus
+
+from vixws_core.app import App
+from vixws_core.app_session import Session
+from vixws_core.config import HubConfig
+from vixws_core.effects import HistoryListed, Published, PublishFailed
+from vixws_core.errors import LocalError, StoreError
+from vixws_core.inputs import Since
+from vixws_core.message import StoredMessage
+from vixws_core.protocols import Consumer, MessageStore
+from vixws_core.router import Router
+
+from .runtime import Listening, Runtime, Settings
+
+__all__ = ["Listening", "Server"]
+
+
+class Server(Router):
+    """A realtime server. It is the router of `/` and `/ws`: `on_open`, `on(type)` and the others register on it.
+
+    `store` keeps the rooms' logs; without one they live in memory and end with the run. `metrics` sees every
+    step. `tls` makes it `wss`. Served once at a time, as often as you like.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 9090,
+        store: MessageStore | None = None,
+        metrics: Consumer | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__()
+        self._settings = Settings(config or HubConfig(), host, port, tls=tls)
+        self.store = store
+        self.metrics = metrics
+        self._routes: dict[str, tuple[Router, tuple[str, ...]]] = {"/": (self, ()), "/ws": (self, ())}
+        self._run: Runtime | None = None
+        self._listening: Listening | None = None
+
+    # ---- serving --------------------------------------------------------------------------------
+
+    def route(self, path: str, subprotocols: Sequence[str] = ()) -> Router:
+        """Opens another path for upgrades, with handlers of its own; `/` and `/ws` name the server's.
+
+        The first of the client's subprotocols that is among `subprotocols` is agreed on (RFC 6455 §4.2.2).
+        Raises: `LocalError` for a path that is taken or does not begin with `/`.
+        """
+        if not path.startswith("/") or "?" in path or "#" in path:
+            raise LocalError(f"path must begin with '/' and have no query, got {path!r:.80}")
+        known = self._routes.get(path)
+        if known is not None and (known[0] is not self or known[1]):
+            raise LocalError(f"path {path!r:.80} has handlers already")
+        router = self if known is not None else Router()
+        self._routes[path] = (router, tuple(subprotocols))
+        return router
+
+    async def serve(
+        self,
+        *,
+        ready: Callable[[Listening], object] | None = None,
+        task_status: TaskStatus[Listening] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves until `stop`, in the running asyncio or trio loop; cancellation ends it at once.
+
+        `ready` is called with a `Listening` as soon as connections are taken; `await tasks.start(server.serve)`
+        returns it. Raises: `LocalError` where it serves already or cannot listen.
+        """
+        await self._serve(ready, task_status, False)
+
+    def listen_blocking(
+        self,
+        backend: str = "asyncio",
+        *,
+        uvloop: bool = False,
+        ready: Callable[[Listening], object] | None = None,
+    ) -> None:
+        """Runs an event loop of its own and serves until SIGTERM or SIGINT (drained; a second one: at once).
+
+        `backend` is `asyncio` or `trio`; `uvloop` is asyncio's. Signals are taken in the main thread only.
+        """
+        if backend not in ("asyncio", "trio") or (uvloop and backend != "asyncio"):
+            raise LocalError(f"backend must be asyncio or trio, and uvloop goes with asyncio, got {backend!r:.40}")
+        options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
+        anyio.run(self._serve, ready, anyio.TASK_STATUS_IGNORED, True, backend=backend, backend_options=options)
+
+    def stop(self, now: bool = False) -> None:
+        """Begins to end the run: no new connections, each client told, then closed; `now` waits for nothing.
+
+        May be called from any thread, and again. Does nothing where it does not serve.
+        """
+        run = self._run
+        if run is not None:
+            run.stop(now)
+
+    async def serve_stream(self, stream: ByteStream, peer: str = "", *, secure: bool = False) -> None:
+        """Carries one connection over any anyio byte stream, from your own listener, until it ends."""
+        await self._running().serve_stream(stream, peer, secure)
+
+    async def _serve(
+        self, ready: Callable[[Listening], object] | None, task_status: TaskStatus[Listening], signals: bool
+    ) -> None:
+        if self._run is not None:
+            raise LocalError("this server serves already; one run at a time")
+        settings = self._settings
+        if self.store is not None:
+            settings = replace(settings, hub=replace(settings.hub, durable=self.store.durable))
+
+        def announce(listening: Listening) -> None:
+            self._listening = listening
+            if ready is not None:
+                ready(listening)
+            task_status.started(listening)
+
+        self._run = run = Runtime(settings, self._routes, self.store, self.metrics)
+        try:
+            await run.serve(announce, signals=signals)
+        finally:
+            self._run = None
+            self._listening = None
+
+    @property
+    def listening(self) -> Listening | None:
+        """Where it can be reached; None while it does not serve."""
+        return self._listening
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; the configured one while it does not serve."""
+        return self._settings.port if self._listening is None else self._listening.port
+
+    @property
+    def ws(self) -> str:
+        """The `ws://` or `wss://` URL. Raises: `LocalError` while it does not serve."""
+        return self._where().ws
+
+    @property
+    def http(self) -> str:
+        """The `http://` or `https://` URL. Raises: `LocalError` while it does not serve."""
+        return self._where().http
+
+    def _where(self) -> Listening:
+        if self._listening is None:
+            raise LocalError("the server does not serve yet")
+        return self._listening
+
+    def _running(self) -> Runtime:
+        if self._run is None:
+            raise LocalError("the server does not serve; start it with serve() or listen_blocking()")
+        return self._run
+
+    @property
+    def _app(self) -> App:
+        return self._running().app
+
+    # ---- rooms and messages ---------------------------------------------------------------------
+
+    def join_room(
+        self, session: Session, room: str, since: Since | Mapping[str, Any] | None = None, last: int = 0
+    ) -> None:
+        """Puts `session` into `room`; see `vixws_core.app.App.join_room`."""
+        self._app.join_room(session, room, since, last)
+
+    def leave_room(self, session: Session, room: str) -> None:
+        """Takes `session` out of `room`; nothing happens where it is not a member."""
+        self._app.leave_room(session, room)
+
+    def leave_all_rooms(self, session: Session) -> None:
+        """Takes `session` out of all its rooms."""
+        self._app.leave_all_rooms(session)
+
+    def broadcast_json(self, type: str, payload: object = None, but: Session | None = None) -> None:
+        """Sends one typed message to every open session, except `but`; never stored."""
+        self._app.broadcast_json(type, payload, but)
+
+    def broadcast_room_json(
+        self,
+        room: str,
+        type: str,
+        payload: object = None,
+        *,
+        store: bool = True,
+        kind: str = "event",
+        mid: str | None = None,
+        session: Session | None = None,
+        ref: str | None = None,
+        done: Callable[[Published | PublishFailed], object] | None = None,
+    ) -> None:
+        """Publishes into `room`: appended to its log, then sent to its members; see `App.broadcast_room_json`."""
+        self._app.broadcast_room_json(
+            room, type, payload, store=store, kind=kind, mid=mid, session=session, ref=ref, done=done
+        )
+
+    async def publish(
+        self,
+        room: str,
+        type: str,
+        payload: object = None,
+        *,
+        store: bool = True,
+        kind: str = "event",
+        mid: str | None = None,
+        session: Session | None = None,
+    ) -> Published:
+        """Publishes into `room` and waits until it is stored. Raises: `StoreError` where that failed."""
+        outcomes: list[Published | PublishFailed] = []
+        answered = anyio.Event()
+
+        def done(outcome: Published | PublishFailed) -> None:
+            outcomes.append(outcome)
+            answered.set()
+
+        self.broadcast_room_json(room, type, payload, store=store, kind=kind, mid=mid, session=session, done=done)
+        await answered.wait()
+        outcome = outcomes[0]
+        if isinstance(outcome, PublishFailed):
+            raise StoreError(outcome.code, outcome.message, retry=outcome.retry)
+        return outcome
+
+    async def history(self, room: str, limit: int = 50, before_id: str | None = None) -> tuple[StoredMessage, ...]:
+        """Reads the newest `limit` messages of `room` below the id `before_id`, oldest first.
+
+        Raises: `StoreError` where the store could not.
+        """
+        answers: list[HistoryListed] = []
+        answered = anyio.Event()
+
+        def done(answer: HistoryListed) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self._app.history(room, limit, before_id, done)
+        await answered.wait()
+        answer = answers[0]
+        if answer.code:
+            raise StoreError(answer.code, answer.message)
+        return answer.rows
+
+    def members(self, room: str) -> list[Session]:
+        """The sessions in `room` now."""
+        return self._app.members(room)
+
+    def rooms(self) -> list[str]:
+        """Names of the rooms that have members now."""
+        return self._app.rooms()
+
+    def sessions(self) -> list[Session]:
+        """All open sessions, oldest first."""
+        return self._app.sessions()
