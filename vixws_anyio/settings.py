@@ -1,0 +1,311 @@
+"""The table of settings: one row per setting drives files, environment, flags, documentation and checks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ._setting_kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+
+__all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
+
+SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth")
+"""The objects of a configuration file. A section may have no settings in this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `field` is its name in `Config`, and in `HubConfig` where it is there too."""
+
+    section: str
+    key: str
+    """In files, camelCase; snake_case is taken as well."""
+    field: str
+    kind: Kind
+    meaning: str
+    """One sentence or two, Markdown, without a pipe."""
+    name: str = ""
+    """The flag without its dashes where it is not the key's own words."""
+
+    @property
+    def snake_key(self) -> str:
+        """The key in snake_case."""
+        return re.sub("(?<=.)[A-Z]", lambda match: "_" + match[0].lower(), self.key)
+
+    @property
+    def path(self) -> str:
+        """The key with its section, as messages name it: `websocket.port`."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def flag(self) -> str:
+        """The flag of the command line: `--max-message-size`."""
+        return "--" + (self.name or self.snake_key.replace("_", "-"))
+
+    @property
+    def variable(self) -> str:
+        """The variable of the environment: `VIXWS_MAX_MESSAGE_SIZE`, always the flag's words."""
+        return "VIXWS_" + self.flag[2:].replace("-", "_").upper()
+
+
+def _is_url(text: str) -> bool:
+    return re.fullmatch(r"[a-z][a-z0-9+.-]*://\S*", text) is not None and len(text) <= 4_096
+
+
+def _is_path(text: str) -> bool:
+    return 0 < len(text) <= 4_096
+
+
+def _is_pattern(text: str) -> bool:
+    return 0 < len(text.encode("utf-8", "surrogatepass")) <= 128 and text.isprintable()
+
+
+_DAY: Final = 86_400.0
+_HOST: Final = Text("a host name or an IP address", "name or IP address", is_host)
+_FILE: Final = Optional(Text("the path of a file", "path", _is_path))
+_URL: Final = Text(
+    "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", _is_url
+)
+
+
+def _at_once(seconds_max: float = 3_600.0, low: float = 0.01) -> Number:
+    return Number(low, seconds_max)
+
+
+_WEBSOCKET: Final = (
+    Setting("websocket", "host", "host", _HOST, "Where the server listens. `0.0.0.0` and `::`: on every interface."),
+    Setting("websocket", "port", "port", Whole(0, 65_535), "The port; 0: one that is free, told by the ready line."),
+    Setting(
+        "websocket", "backend", "backend", Choice(("asyncio", "trio")), "The event loop that `vixws serve` runs on."
+    ),
+    Setting("websocket", "uvloop", "uvloop", Switch(), "Whether asyncio runs on uvloop; not with trio."),
+    Setting(
+        "websocket", "tlsCert", "tls_cert", _FILE, "PEM file with the certificate chain; with `tlsKey` turns TLS on."
+    ),
+    Setting("websocket", "tlsKey", "tls_key", _FILE, "PEM file with the private key."),
+    Setting(
+        "websocket",
+        "maxMessageSize",
+        "message_bytes_max",
+        Whole(1, 1 << 26, "bytes"),
+        "Largest message, whole or gathered from fragments; over it the peer is closed with 1009.",
+    ),
+    Setting(
+        "websocket",
+        "idleTimeout",
+        "idle_timeout_s",
+        Number(0.01, 7 * _DAY, off=True),
+        "Time without a data frame either way before a close with 1001.",
+    ),
+    Setting(
+        "websocket", "pingInterval", "ping_interval_s", Number(0.01, _DAY, off=True), "Silence before a ping is sent."
+    ),
+    Setting(
+        "websocket",
+        "pongTimeout",
+        "pong_timeout_s",
+        _at_once(),
+        "How long a ping may stay unanswered before a close with 1011.",
+    ),
+    Setting(
+        "websocket",
+        "handshakeTimeout",
+        "handshake_timeout_s",
+        _at_once(),
+        "From connection to a complete request, in all.",
+    ),
+    Setting(
+        "websocket", "closeTimeout", "close_timeout_s", _at_once(), "How long we wait for the peer's half of a close."
+    ),
+    Setting(
+        "websocket",
+        "messageTimeout",
+        "message_timeout_s",
+        _at_once(),
+        "From a message's first byte to its last.",
+    ),
+    Setting("websocket", "maxHeadSize", "head_bytes_max", Whole(256, 1 << 20, "bytes"), "Largest request head."),
+    Setting("websocket", "maxHeaders", "headers_max", Whole(8, 10_000), "Most headers of a request."),
+    Setting("websocket", "maxFragments", "fragments_max", Whole(1, 1 << 24), "Most fragments of one message."),
+    Setting("websocket", "maxJsonDepth", "json_depth_max", Whole(2, 256), "Deepest nesting of a message."),
+    Setting(
+        "websocket",
+        "maxPendingMessages",
+        "pending_messages_max",
+        Whole(1, 100_000),
+        "Messages of one connection that wait for its handler before reading pauses.",
+    ),
+    Setting(
+        "websocket",
+        "maxEventsPerStep",
+        "events_per_step_max",
+        Whole(1, 100_000),
+        "Messages taken from one connection before others have their turn.",
+    ),
+    Setting(
+        "websocket",
+        "maxPublishes",
+        "publishes_max",
+        Whole(1, 1_000_000),
+        "Publishes of one connection that wait for the store before reading pauses.",
+    ),
+    Setting(
+        "websocket",
+        "unsentLow",
+        "unsent_bytes_low",
+        Whole(1_024, 1 << 30, "bytes"),
+        "A slow reader is served again once this little is unsent.",
+    ),
+    Setting(
+        "websocket",
+        "unsentHigh",
+        "unsent_bytes_high",
+        Whole(2_048, 1 << 31, "bytes"),
+        "Above this a connection is a slow reader: its rooms wait in the log and it is not read.",
+    ),
+    Setting(
+        "websocket",
+        "unsentTotal",
+        "unsent_bytes_total",
+        Whole(4_096, 1 << 40, "bytes"),
+        "Unsent bytes of all connections; over it each one is a slow reader already above `unsentLow`.",
+    ),
+    Setting(
+        "websocket",
+        "flushStall",
+        "flush_stall_s",
+        _at_once(),
+        "How long a slow reader may take no byte at all before it is dropped (4108).",
+    ),
+    Setting(
+        "websocket",
+        "controlFrameRate",
+        "control_frames_per_s",
+        Number(0.1, 1e6, "per second"),
+        "Pings and pongs a peer may send, sustained; over it the close is 1008.",
+    ),
+    Setting(
+        "websocket",
+        "controlFrameBurst",
+        "control_frames_burst",
+        Whole(1, 1_000_000),
+        "Pings and pongs a peer may send at once.",
+    ),
+    Setting(
+        "websocket",
+        "sendBuffer",
+        "send_buffer_bytes",
+        Whole(0, 1 << 28, "bytes"),
+        "What the kernel may hold of one connection's unsent bytes (`SO_SNDBUF`); 0: its own default.",
+    ),
+    Setting(
+        "websocket",
+        "maxConnections",
+        "connections_max",
+        Whole(1, 1_000_000),
+        "Most connections; the limit of open files, less 64, is the other bound.",
+    ),
+    Setting(
+        "websocket",
+        "maxConnectionsPerIp",
+        "connections_per_ip",
+        Whole(1, 1_000_000),
+        "Most connections from one IPv4 address or IPv6 /64.",
+    ),
+    Setting(
+        "websocket",
+        "maxHandshaking",
+        "connections_opening_max",
+        Whole(1, 1_000_000),
+        "Most connections that have not sent a complete request yet.",
+    ),
+    Setting(
+        "websocket",
+        "handshakesPerIp",
+        "handshakes_per_ip_per_s",
+        Number(0.1, 1e6, "per second"),
+        "New connections from one IPv4 address or IPv6 /64, sustained.",
+    ),
+    Setting(
+        "websocket",
+        "limitLoopback",
+        "limit_loopback",
+        Switch(),
+        "Whether limits per IP hold for this machine's own connections too.",
+    ),
+    Setting(
+        "websocket",
+        "handshakeRate",
+        "handshakes_per_s",
+        Number(0.1, 1e6, "per second"),
+        "The rate of reconnects that clients are spread to.",
+    ),
+    Setting(
+        "websocket",
+        "reconnectFirst",
+        "reconnect_first_s",
+        _at_once(),
+        "The least time over which clients spread their first reconnect.",
+    ),
+    Setting(
+        "websocket",
+        "drain",
+        "drain_s",
+        Number(0.0, 3_600.0),
+        "Longest that a stopping server waits for its clients and its store.",
+    ),
+)
+
+_OTHERS: Final = (
+    Setting("store", "url", "store", _URL, "Where messages are kept; relative to the current folder.", name="store"),
+    Setting(
+        "store",
+        "retry",
+        "store_retry_s",
+        _at_once(),
+        "How long after a failed read of the store it is tried again.",
+        name="store-retry",
+    ),
+    Setting(
+        "metrics",
+        "listen",
+        "metrics_listen",
+        Address(),
+        "Where `/metrics` is served. Whoever reaches it sees the figures of the whole server.",
+        name="metrics",
+    ),
+    Setting("rooms", "maxRooms", "rooms_max", Whole(1, 100_000), "Most rooms of one connection."),
+    Setting(
+        "rooms",
+        "unstored",
+        "unstored_rooms",
+        Words("room patterns (`*` stands for any run of characters)", _is_pattern),
+        "Rooms whose messages are not stored.",
+        name="unstored-rooms",
+    ),
+    Setting("rooms", "pageRows", "page_rows_max", Whole(1, 500), "Messages of one catch-up or history page."),
+    Setting(
+        "rooms", "pageSize", "page_bytes_max", Whole(1_024, 1 << 26, "bytes"), "Payload bytes of one catch-up page."
+    ),
+    Setting(
+        "rooms",
+        "tailSize",
+        "tail_bytes_room",
+        Whole(0, 1 << 30, "bytes"),
+        "Newest messages a room keeps at hand for short catch-ups.",
+    ),
+    Setting(
+        "rooms", "tailSizeTotal", "tail_bytes_total", Whole(0, 1 << 40, "bytes"), "The same, of all rooms together."
+    ),
+)
+
+SETTINGS: Final = (*_WEBSOCKET, *_OTHERS)
+"""All settings, in the order of the documentation."""
+
+_BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}
+
+
+def find(field: str) -> Setting:
+    """The setting of a field of `Config`. Raises: `KeyError`."""
+    return _BY_FIELD[field]
