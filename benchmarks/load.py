@@ -66,5 +66,5 @@ def measure(program: Path, arguments: Sequence[str], limit_s: float) -> dict[str
     if done.returncode != 0:
         raise LoadError(str(found.get("error", f"wsload ended with status {done.returncode}")))
     if found.get("undelivered", 0) != 0:
-        raise LoadError(f"{found['undelivered']} deliveries never came (negative: came twice)")
+        raise LoadError(f"{found['undelivered']} deliveries never came")
     return found

@@ -25,7 +25,7 @@
  *              then publishes a message that carries its send time (%T).  A delivery
  *              is any message to a subscriber that holds that time, found after the
  *              key "t0" whatever the spacing; a "t0" that is not a whole number, or lies
- *              in the future, fails the run.  Closed loop: at most W publications are
+ *              in the future, or does not rise from delivery to delivery, fails the run.  Closed loop: at most W publications are
  *              undelivered (--window).  Open loop: --rate R publications a second,
  *              and latency counts from the time the schedule asked for, so a late
  *              publisher cannot hide a slow server (no coordinated omission).
@@ -94,7 +94,7 @@ typedef struct {
     uint64_t *sent_at;         /* echo: ring of send times, one per message in flight */
     slot_t *slots;             /* publish: one per message in flight; slot i sends i, i+D, i+2D... */
     bool joined, live;         /* publish, replay: $joined and $live have come */
-    uint64_t off, copies;      /* publish, replay: the last offset; copies of publishes received */
+    uint64_t off, copies;      /* the last offset (fanout: stamp), which must rise; copies received */
 } conn_t;
 
 /* ---- options ------------------------------------------------------------------ */
@@ -145,7 +145,7 @@ static const char HELP[] =
 "           --rooms R  spread subscribers over R rooms (1); publications take turns\n"
 "           --stalled K  K more subscribers that join and then never read\n"
 "           --drain S    after the window wait at most S seconds for deliveries owed (2); the\n"
-"                        rest is reported as \"undelivered\" (negative: duplicates)\n"
+"                        rest is reported as \"undelivered\"\n"
 "           --pub-joins  the publisher joins room 0 as well (its copies are not counted)\n"
 "publish:   --depth D  publishes in flight per connection (1)    --mid  send an idempotency key\n"
 "           --count K  publishes in all, no warm-up (else --duration)   --rooms R as above\n"
@@ -218,7 +218,8 @@ static double hist_us(double q) {
         if (seen > want) {
             unsigned e = i < 2 * SUB ? 0 : i / SUB - 1;
             double v = (double)(i - e * SUB) + 0.5;
-            return v * (double)(1ull << e) / 1000.0;
+            v *= (double)(1ull << e);
+            return (v < (double)hist_max ? v : (double)hist_max) / 1000.0;   /* the cell's middle may lie above all in it */
         }
     }
     return (double)hist_max / 1000.0;
@@ -756,6 +757,8 @@ static void take_delivery(conn_t *c, const uint8_t *p, size_t n) {
     value.end = end ? end : value.end;
     if (!whole_number(value, false, &ts)) fail("connection %d: the stamp t0 is not a whole number: %s", c->index, quote(value));
     if (ts > now) fail("connection %d: the stamp t0 lies in the future: %" PRIu64, c->index, ts);
+    if (ts <= c->off) fail("connection %d: a publication came twice or out of order", c->index);
+    c->off = ts;
     delivered_total++;
     if (measuring) { deliveries++; hist_add(now - ts); }
 }

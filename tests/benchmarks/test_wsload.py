@@ -312,11 +312,19 @@ def test_a_stamp_in_the_future_fails_the_run(wsload: Path) -> None:
     assert "lies in the future" in found["error"]
 
 
-def test_a_delivery_that_comes_twice_is_reported(wsload: Path) -> None:
-    status, found = measure(wsload, FakeRoom(lambda payload: [payload, payload]), *FANOUT, *SHORT)
+def test_a_delivery_that_comes_twice_fails_the_run(wsload: Path) -> None:
+    status, found = measure(wsload, FakeRoom(lambda payload: [payload, payload]), *FANOUT, *LONG)
 
-    assert status == 0
-    assert found["undelivered"] < 0
+    assert status == 1
+    assert "twice or out of order" in found["error"]
+
+
+def test_a_delivery_that_never_comes_is_reported(wsload: Path) -> None:
+    arguments = (*FANOUT, *SHORT, "--window", "2", "--drain", "0.1")
+
+    status, found = measure(wsload, FakeRoom(lambda _payload: []), *arguments)
+
+    assert (status, found["undelivered"]) == (0, 6)
 
 
 # ---- publish ------------------------------------------------------------------------------
