@@ -150,6 +150,7 @@ def test_a_refusal_that_may_pass_is_tried_again_with_the_same_mid(visit: Visit) 
     write(page, "second")
 
     expect_texts(page, ["first", "second"])
+    expect(page.locator("#messages li[data-kind=message]")).to_have_count(2)
     tries = peer.said_of("chat.message")
     assert [message["payload"]["text"] for message in tries] == ["first", "first", "second"]
     assert tries[0]["mid"] == tries[1]["mid"] != tries[2]["mid"]
