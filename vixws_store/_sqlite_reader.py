@@ -45,10 +45,21 @@ class LogReader:
         except BaseException:
             db.close()
             raise
+        self._use(db)
+        return db
+
+    @classmethod
+    def over(cls, db: sqlite3.Connection, path: str) -> LogReader:
+        """A reader over a connection that is open already and only reads; `path` is for what it reports."""
+        reader = cls(path, 0.0)
+        reader._epoch = store_epoch(db)
+        reader._use(db)
+        return reader
+
+    def _use(self, db: sqlite3.Connection) -> None:
         # Damage may be in a text's encoding: texts are decoded row by row, behind the checksum.
         db.text_factory = bytes
         self._db = db
-        return db
 
     def run(self, calls: Iterable[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Runs several calls, `(method, arguments)`, and returns their results; a failed one gives its error."""
