@@ -41,6 +41,7 @@ def show(value: object) -> str:
 
 
 def refuse(where: str, setting: Setting, value: object) -> NoReturn:
+    """Raises the error of a value that does not fit."""
     raise ConfigError(f"{where}: expected {setting.kind.expected}, got {show(value)}") from None
 
 
@@ -58,7 +59,10 @@ class _Repeated(ValueError):
     """A key that stands twice in one object."""
 
 
-def from_file(path: str | os.PathLike[str]) -> Layer:
+def from_file(path: str | os.PathLike[str] | None) -> Layer:
+    """What a JSON file says; nothing without a path. Raises: `ConfigError`."""
+    if path is None:
+        return {}, {}
     name = os.fspath(path)
     sections = _object(found := _read(name))
     if sections is None:
@@ -159,6 +163,7 @@ def _unknown(section: str, key: str) -> str:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
+    """What the `VIXWS_…` variables say. Raises: `ConfigError`, for one that is unknown too."""
     known = {setting.variable: setting for setting in SETTINGS}
     values: dict[str, Value] = {}
     sources: dict[str, str] = {}
@@ -179,6 +184,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def from_flags(flags: Mapping[str, str | bool]) -> Layer:
+    """What flags say, by field. Raises: `ConfigError`."""
     values: dict[str, Value] = {}
     sources: dict[str, str] = {}
     for field, given in flags.items():

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
-__all__ = ["Address", "Choice", "Kind", "Number", "Optional", "Switch", "Text", "Value", "Whole", "Words", "is_host"]
+__all__ = [
+    "Address",
+    "Choice",
+    "Kind",
+    "Number",
+    "Optional",
+    "Switch",
+    "Text",
+    "Value",
+    "Whole",
+    "Words",
+    "is_host",
+    "split_address",
+]
 
 Value = str | int | float | bool | tuple[str, ...] | None
 """What a setting holds once it is read."""
@@ -256,14 +269,13 @@ class Words:
 
     def check(self, value: object) -> Value:
         """A list or tuple of strings that fit."""
-        if not isinstance(value, (list, tuple)) or len(value) > 1_000:  # pyright: ignore[reportUnknownArgumentType] - only its length
+        if not isinstance(value, (list, tuple)):
             raise ValueError(value)
-        words: list[str] = []
-        for word in value:  # pyright: ignore[reportUnknownVariableType] - checked in the next line
-            if not isinstance(word, str) or not self.fits(word):
-                raise ValueError(word)
-            words.append(word)
-        return tuple(words)
+        given = cast("Sequence[object]", value)
+        words = tuple(word for word in given if isinstance(word, str) and self.fits(word))
+        if len(words) != len(given) or len(given) > 1_000:
+            raise ValueError(given)
+        return words
 
 
 @dataclass(frozen=True, slots=True)

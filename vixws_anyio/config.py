@@ -116,7 +116,7 @@ class Config:
             values = {setting.field: getattr(base, setting.field) for setting in SETTINGS}
             sources = {name: base.sources.get(name, "the application") for name in base.changed()}
         layers = (
-            from_file(file) if file is not None else ({}, {}),
+            from_file(file),
             from_environment(environ or {}),
             from_flags(flags or {}),
         )
