@@ -4,7 +4,8 @@ from vixws_core.app_session import Session
 from vixws_core.message import JsonMessage
 from vixws_core.router import Router
 
+from .config import Config
 from .server import Listening, Server
 from .transport import SocketTransport, StreamTransport
 
-__all__ = ["JsonMessage", "Listening", "Router", "Server", "Session", "SocketTransport", "StreamTransport"]
+__all__ = ["Config", "JsonMessage", "Listening", "Router", "Server", "Session", "SocketTransport", "StreamTransport"]

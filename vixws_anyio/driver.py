@@ -6,7 +6,6 @@ The loop's own part (readiness, waking, one timer) is in `driver_asyncio` and `d
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,13 +13,15 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Final
 
-from vixws_core.effects import Broadcast, CloseTransport, Effect, PauseReading, ResumeReading, SendBytes
+from vixws_core.effects import Broadcast, CloseTransport, Effect, Opened, PauseReading, ResumeReading, SendBytes
 from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump
 
+from .admission import Admission
+from .logs import clean, log
 from .transport import SocketTransport, Transport
 
-__all__ = ["Driver", "clean"]
+__all__ = ["Driver", "host_of"]
 
 FLUSHES_MAX: Final = 500
 """Outboxes flushed in one tick; the rest waits for the next, so that reading goes on in between."""
@@ -38,31 +39,20 @@ OVERLOADED: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
 
-log = logging.getLogger("vixws")
-
-
-def clean(text: object, limit: int = 200) -> str:
-    """A text for one line of a log: control characters escaped, cut at `limit` characters."""
-    raw = str(text)[:limit]
-    return raw if raw.isprintable() else raw.encode("unicode_escape").decode("ascii")[: limit * 2]
-
 
 class Driver(ABC):
     """A consumer that owns the transports. Belongs to one event loop's thread.
 
-    `now` is the pump's clock. `connections_max` bounds the open transports; `flush_s` the time that a
-    closing one may take to write its last bytes.
+    `flush_s` is the time that a closing connection may take to write its last bytes.
     """
 
-    def __init__(self, connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> None:
-        self.connections_max = connections_max
+    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> None:
+        self.admission = admission
         self.flush_s = flush_s
         self.unsent_bytes_kernel = unsent_bytes_kernel
         self.links: dict[int, Transport] = {}
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
-        self.reserved = 0
-        """Connections accepted that are no transports yet: TLS handshakes."""
         self._dirty: list[Transport] = []
         self._gone: list[Disconnected] = []
         self._conns = count(1)
@@ -78,6 +68,7 @@ class Driver(ABC):
             PauseReading: self._pause,
             ResumeReading: self._resume,
             CloseTransport: self._close,
+            Opened: self._opened,
         }
 
     def attach(self, pump: Pump) -> None:
@@ -141,6 +132,9 @@ class Driver(ABC):
         if not link.dirty:
             link.dirty = True
             self._dirty.append(link)
+
+    def _opened(self, effect: Opened) -> None:
+        self.admission.opened(effect.conn)
 
     # ---- ticks and time -------------------------------------------------------------------------
 
@@ -211,19 +205,15 @@ class Driver(ABC):
 
     # ---- transports -----------------------------------------------------------------------------
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no more connections are taken."""
-        return len(self.links) + self.reserved >= self.connections_max
-
-    def admit(self, link_of: Callable[[int], Transport], peer: str, secure: bool) -> Transport | None:
-        """Registers a new transport and tells the hub; None where there are too many already."""
-        if self.is_full:
-            return None
+    def admit(self, host: str) -> int | None:
+        """Takes a new connection in, by the number it will have; None where a limit speaks against it."""
         conn = next(self._conns)
-        link = self.links[conn] = link_of(conn)
-        self.put(Connected(conn, peer, secure))
-        return link
+        return conn if self.admission.admit(conn, host) else None
+
+    def add(self, link: Transport, secure: bool) -> None:
+        """Registers the transport of an admitted connection, and tells the hub."""
+        self.links[link.conn] = link
+        self.put(Connected(link.conn, link.peer, secure))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""
@@ -234,6 +224,7 @@ class Driver(ABC):
         if isinstance(link, SocketTransport):
             self.forget(link)
             link.sock.close()
+        self.admission.release(link.conn)
         self._gone.append(Disconnected(link.conn, reason))
         self.wake()
 
@@ -289,11 +280,13 @@ class Driver(ABC):
 
     def serve_socket(self, sock: socket.socket, peer: str) -> None:
         """Takes over an accepted plain socket."""
-        link = self.admit(lambda conn: SocketTransport(self, sock, conn, peer), peer, False)
-        if link is None:
+        conn = self.admit(host_of(peer))
+        if conn is None:
             self.refuse(sock)
-        else:
-            link.resume()
+            return
+        link = SocketTransport(self, sock, conn, peer)
+        self.add(link, False)
+        link.resume()
 
     # ---- what a loop does in its own way --------------------------------------------------------
 
@@ -348,3 +341,8 @@ def address_text(address: Any) -> str:
         host, port = address[0], address[1]  # pyright: ignore[reportUnknownVariableType] — as above
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
     return "unix"
+
+
+def host_of(peer: str) -> str:
+    """The host in `host:port`; "" where there is none."""
+    return peer.rpartition(":")[0].strip("[]")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
+from .admission import Admission
 from .driver import Driver
 from .transport import SocketTransport
 
@@ -18,8 +19,8 @@ __all__ = ["AsyncioDriver", "asyncio_driver"]
 class AsyncioDriver(Driver):
     """Runs on the asyncio loop (or uvloop) that is running when it is made."""
 
-    def __init__(self, connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> None:
-        super().__init__(connections_max, flush_s, unsent_bytes_kernel)
+    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> None:
+        super().__init__(admission, flush_s, unsent_bytes_kernel)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[socket.socket] = []
@@ -95,10 +96,10 @@ class AsyncioDriver(Driver):
 
 @asynccontextmanager
 async def asyncio_driver(
-    connections_max: int, flush_s: float, unsent_bytes_kernel: int
+    admission: Admission, flush_s: float, unsent_bytes_kernel: int
 ) -> AsyncGenerator[AsyncioDriver]:
     """A driver that lets go of the loop at the end of the block."""
-    driver = AsyncioDriver(connections_max, flush_s, unsent_bytes_kernel)
+    driver = AsyncioDriver(admission, flush_s, unsent_bytes_kernel)
     try:
         yield driver
     finally:

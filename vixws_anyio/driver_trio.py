@@ -12,6 +12,7 @@ from typing import Final
 import trio
 from trio.lowlevel import Abort, Task
 
+from .admission import Admission
 from .driver import Driver
 from .transport import SocketTransport
 
@@ -24,8 +25,8 @@ READS_MAX: Final = 4
 class TrioDriver(Driver):
     """Runs in `nursery`, whose cancellation ends it."""
 
-    def __init__(self, connections_max: int, flush_s: float, unsent_bytes_kernel: int, nursery: trio.Nursery) -> None:
-        super().__init__(connections_max, flush_s, unsent_bytes_kernel)
+    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int, nursery: trio.Nursery) -> None:
+        super().__init__(admission, flush_s, unsent_bytes_kernel)
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self._flusher: Task | None = None
@@ -178,10 +179,10 @@ def _nothing() -> None:
 
 
 @asynccontextmanager
-async def trio_driver(connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[TrioDriver]:
+async def trio_driver(admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[TrioDriver]:
     """A driver whose tasks end with the block."""
     async with trio.open_nursery() as nursery:
-        driver = TrioDriver(connections_max, flush_s, unsent_bytes_kernel, nursery)
+        driver = TrioDriver(admission, flush_s, unsent_bytes_kernel, nursery)
         try:
             yield driver
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +12,8 @@ from anyio.abc import SocketStream
 from vixws_core.errors import LocalError
 from vixws_core.http import Head, HeadReader, http_answer
 
+from .logs import log
+
 __all__ = ["MetricsListener", "bind", "host_text", "port_of"]
 
 BACKLOG: Final = 1024
@@ -22,8 +23,6 @@ SCRAPES_MAX: Final = 8
 SCRAPE_S: Final = 10.0
 HEAD_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 64
-
-log = logging.getLogger("vixws")
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

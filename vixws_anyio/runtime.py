@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import get_ident
@@ -35,8 +33,11 @@ from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.pump import Pump
 from vixws_core.router import Router
 
-from .driver import Driver, clean
+from .admission import Admission, AdmissionLimits, open_files_max
+from .driver import Driver, host_of
 from .listeners import MetricsListener, bind, host_text, port_of
+from .logs import clean, log, report
+from .loops import driver_for
 from .pages import pages
 from .transport import StreamTransport
 
@@ -45,8 +46,6 @@ __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 T = TypeVar("T")
 DRAIN_GRACE_S = 0.5
 """Seconds past the drain's end that the hub may take to say so."""
-
-log = logging.getLogger("vixws")
 
 
 class Metrics(Consumer, Protocol):
@@ -62,14 +61,13 @@ class Settings:
     """What one run is started with."""
 
     hub: HubConfig
-    host: str = "127.0.0.1"
-    port: int = 9090
-    connections_max: int = 10_000
-    unsent_bytes_kernel: int = 65_536
+    host: str
+    port: int
+    admission: AdmissionLimits
+    unsent_bytes_kernel: int
+    metrics_address: tuple[str, int] | None
+    tls: ssl.SSLContext | None
     threads_max: int = 40
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = None
-    tls: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +195,8 @@ class Runtime:
         sockets = bind(settings.host, settings.port)
         try:
             metrics_sockets: list[socket.socket] = []
-            if settings.metrics_port is not None and hasattr(self._metrics, "render"):
-                metrics_sockets = bind(settings.metrics_host, settings.metrics_port)
+            if settings.metrics_address is not None and hasattr(self._metrics, "render"):
+                metrics_sockets = bind(*settings.metrics_address)
                 sockets += metrics_sockets
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
@@ -220,8 +218,10 @@ class Runtime:
         signals: bool,
     ) -> None:
         settings = self._settings
-        make = (settings.connections_max, settings.hub.close_timeout_s, settings.unsent_bytes_kernel)
-        async with driver_for(*make) as driver:
+        limits = settings.admission
+        limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
+        admission = Admission(limits, time.monotonic)
+        async with driver_for(admission, settings.hub.close_timeout_s, settings.unsent_bytes_kernel) as driver:
             self._driver = driver
             self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
             driver.attach(self._pump)
@@ -261,8 +261,9 @@ class Runtime:
         place = f"{host_text(settings.host)}:{port}"
         secure = "s" if settings.tls is not None else ""
         metrics = None
-        if metrics_sockets:
-            metrics = f"http://{host_text(settings.metrics_host)}:{port_of(metrics_sockets[0])}/metrics"
+        if metrics_sockets and settings.metrics_address is not None:
+            host = host_text(settings.metrics_address[0])
+            metrics = f"http://{host}:{port_of(metrics_sockets[0])}/metrics"
         return Listening(settings.host, port, f"ws{secure}://{place}/", f"http{secure}://{place}/", metrics)
 
     async def _drain(self, driver: Driver, handlers: TaskGroup) -> None:
@@ -323,19 +324,20 @@ class Runtime:
     def _take_tls(self, sock: socket.socket, peer: str) -> None:
         driver = self._driver
         assert driver is not None
-        if driver.is_full:
+        conn = driver.admit(host_of(peer))
+        if conn is None:
             sock.close()  # It waits for a handshake; there is nothing it would understand.
-            return
-        driver.reserved += 1
-        self._start(self._shake_hands, sock, peer)
+        else:
+            self._start(self._shake_hands, sock, conn, peer)
 
     def _start(self, function: Callable[..., Any], *args: Any) -> None:
         assert self._base is not None
         self._base.start_soon(function, *args)
 
-    async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
+    async def _shake_hands(self, sock: socket.socket, conn: int, peer: str) -> None:
         driver = self._driver
         assert driver is not None
+        secured: TLSStream | None = None
         try:
             stream = await SocketStream.from_socket(sock)
             try:
@@ -348,39 +350,28 @@ class Runtime:
                 raise
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError) as exc:
             log.info("TLS handshake with %s failed: %s", clean(peer), clean(exc))
-            return
         finally:
-            driver.reserved -= 1
-        await self.serve_stream(secured, peer, True)
+            if secured is None:
+                driver.admission.release(conn)
+        if secured is None:
+            return
+        await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
 
     async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
-        """Carries one connection over any byte stream, until it ends."""
+        """Carries one connection over any byte stream, until it ends; closed at once where a limit is reached."""
         driver = self._driver
-        assert driver is not None
-        link = driver.admit(lambda conn: StreamTransport(driver, stream, conn, peer), peer, secure)
-        if link is None:
+        if driver is None or self._draining or self._over:
+            raise LocalError("the server takes no connections now")
+        conn = driver.admit(host_of(peer))
+        if conn is None:
             await anyio.aclose_forcefully(stream)
-            return
-        assert isinstance(link, StreamTransport)
+        else:
+            await self._carry(driver, StreamTransport(driver, stream, conn, peer), secure)
+
+    @staticmethod
+    async def _carry(driver: Driver, link: StreamTransport, secure: bool) -> None:
+        driver.add(link, secure)
         await link.run()
-
-
-def driver_for(connections_max: int, flush_s: float, unsent_bytes_kernel: int) -> AbstractAsyncContextManager[Driver]:
-    """The driver of the loop that is running: trio's, or asyncio's."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        from .driver_trio import trio_driver
-
-        return trio_driver(connections_max, flush_s, unsent_bytes_kernel)
-    from .driver_asyncio import asyncio_driver
-
-    return asyncio_driver(connections_max, flush_s, unsent_bytes_kernel)
-
-
-def report(session: object, exc: Exception, handler: str) -> None:
-    """Logs a handler's exception, with its traceback."""
-    whose = "" if session is None else f" of {clean(session)}"
-    log.error("handler %s%s failed: %s", clean(handler), whose, clean(repr(exc)), exc_info=exc)
 
 
 def _wall() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import anyio
@@ -20,6 +20,8 @@ from vixws_core.message import StoredMessage
 from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.router import Router
 
+from .admission import AdmissionLimits
+from .config import Config
 from .runtime import Listening, Runtime, Settings
 
 __all__ = ["Listening", "Server"]
@@ -29,21 +31,26 @@ class Server(Router):
     """A realtime server. It is the router of `/` and `/ws`: `on_open`, `on(type)` and the others register on it.
 
     `store` keeps the rooms' logs; without one they live in memory and end with the run. `metrics` sees every
-    step. `tls` makes it `wss`. Served once at a time, as often as you like.
+    step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
+    the configuration's. `config store metrics tls` may be set anew between runs; it serves once at a time.
     """
 
     def __init__(
         self,
-        config: HubConfig | None = None,
+        config: Config | HubConfig | None = None,
         *,
-        host: str = "127.0.0.1",
-        port: int = 9090,
+        host: str | None = None,
+        port: int | None = None,
         store: MessageStore | None = None,
         metrics: Consumer | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__()
-        self._settings = Settings(config or HubConfig(), host, port, tls=tls)
+        if not isinstance(config, Config):
+            config = Config() if config is None else Config(**hub_values(config))
+        changes = {"host": host, "port": port}
+        self.config = config.replace(**{name: value for name, value in changes.items() if value is not None})
+        self.tls = tls
         self.store = store
         self.metrics = metrics
         self._routes: dict[str, tuple[Router, tuple[str, ...]]] = {"/": (self, ()), "/ws": (self, ())}
@@ -114,9 +121,7 @@ class Server(Router):
     ) -> None:
         if self._run is not None:
             raise LocalError("this server serves already; one run at a time")
-        settings = self._settings
-        if self.store is not None:
-            settings = replace(settings, hub=replace(settings.hub, durable=self.store.durable))
+        settings = settings_of(self.config, self.tls, self.store)
 
         def announce(listening: Listening) -> None:
             self._listening = listening
@@ -139,7 +144,7 @@ class Server(Router):
     @property
     def port(self) -> int:
         """The port it listens on; the configured one while it does not serve."""
-        return self._settings.port if self._listening is None else self._listening.port
+        return self.config.port if self._listening is None else self._listening.port
 
     @property
     def ws(self) -> str:
@@ -259,3 +264,33 @@ class Server(Router):
     def sessions(self) -> list[Session]:
         """All open sessions, oldest first."""
         return self._app.sessions()
+
+
+def hub_values(hub: HubConfig) -> dict[str, Any]:
+    """The settings that a hub's configuration holds, by the names that `Config` shares."""
+    return {field.name: getattr(hub, field.name) for field in fields(hub) if field.name != "durable"}
+
+
+def settings_of(config: Config, tls: ssl.SSLContext | None, store: MessageStore | None) -> Settings:
+    """What a run is started with. Raises: `LocalError` for a certificate or key that cannot be used."""
+    if tls is None and config.tls_cert is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            tls.load_cert_chain(config.tls_cert, config.tls_key)
+        except (OSError, ValueError) as exc:
+            raise LocalError(f"cannot use the certificate {config.tls_cert!r} with its key: {exc}") from exc
+    return Settings(
+        hub=config.hub("memory" if store is None else store.durable),
+        host=config.host,
+        port=config.port,
+        admission=AdmissionLimits(
+            config.connections_max,
+            config.connections_opening_max,
+            config.connections_per_ip,
+            config.handshakes_per_ip_per_s,
+            config.limit_loopback,
+        ),
+        unsent_bytes_kernel=config.send_buffer_bytes,
+        metrics_address=config.metrics_address,
+        tls=tls,
+    )
