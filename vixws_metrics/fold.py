@@ -1,0 +1,321 @@
+"""The fold: what passes the door, added up as plain ints.
+
+It knows the records and nothing of Prometheus; `collector.py` names and describes what is counted here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vixws_core.effects import (
+    Broadcast,
+    Closed,
+    Effect,
+    Joined,
+    Left,
+    MessageReceived,
+    Opened,
+    PauseReading,
+    PeerMisbehaved,
+    ResumeReading,
+    SendBytes,
+    StoreAppend,
+)
+from vixws_core.inputs import (
+    Accept,
+    BytesFlushed,
+    BytesReceived,
+    Connected,
+    Disconnected,
+    HandlerFinished,
+    Input,
+    Send,
+    StoreAppended,
+    StoreFailed,
+    TimePassed,
+)
+
+__all__ = ["ERROR_KINDS", "Fold", "Histogram", "count_messages"]
+
+ERROR_KINDS = (
+    "bad_batch",
+    "bad_binary",
+    "bad_handshake",
+    "bad_json",
+    "bad_message",
+    "bad_room",
+    "bad_utf8",
+    "denied",
+    "fenced",
+    "handler",
+    "handshake_timeout",
+    "internal",
+    "message_timeout",
+    "mid_conflict",
+    "other",
+    "ping_timeout",
+    "protocol_error",
+    "rate_limited",
+    "seq_gap",
+    "slow",
+    "stale_mid",
+    "store",
+    "store_full",
+    "store_unavailable",
+    "too_deep",
+    "too_large",
+    "too_many_fragments",
+    "too_many_rooms",
+    "unknown_room",
+    "unknown_type",
+    "version",
+)
+"""The kinds errors are counted by, sorted: a peer's (wire codes, PROTOCOL §11, and the hub's own words), `handler`
+for a handler that raised, `store` for a store that could not, `other` for every word not listed here."""
+
+_NOT_THE_STORES_FAULT = frozenset({"bad_message", "mid_conflict"})
+"""Codes of `StoreFailed` that tell of what was asked, not of the store."""
+
+_FROM_CLIENTS = frozenset({Accept, BytesReceived, HandlerFinished, TimePassed})
+"""Inputs at which a client's message gets its turn: an append or a broadcast of such a step is a client's publish,
+all others are the application's or the log's."""
+
+_Take = Callable[[Any, float], None]
+
+
+class Histogram:
+    """Counts of seconds by bucket, and their sum.
+
+    `bounds` are the buckets' inclusive upper bounds, rising; one more bucket takes what is above the last.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, *bounds: float) -> None:
+        self.bounds = tuple(float(bound) for bound in bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one duration; a negative one counts as 0."""
+        if seconds < 0.0:
+            seconds = 0.0
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+
+class Fold:
+    """A consumer that counts. `see` belongs to the event loop's thread; any thread may read the numbers.
+
+    Every field is an int that is replaced, or a container whose copy (`dict(…)`, `list(…)`) and length are taken in
+    one go, so a reader in another thread sees each number whole, though not all of the same instant. Memory: one
+    entry for each room with members, each append that waits for its answer and each connection not read.
+    """
+
+    __slots__ = (
+        "_effects",
+        "_effects_from_clients",
+        "_inputs",
+        "active_connections",
+        "active_sessions",
+        "append_seconds",
+        "appends_waiting",
+        "broadcasts",
+        "connections",
+        "deliveries",
+        "errors",
+        "handler_seconds",
+        "joins",
+        "leaves",
+        "members",
+        "not_read",
+        "received_bytes",
+        "received_messages",
+        "sent_bytes",
+        "sent_messages",
+        "sessions",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """Transports accepted."""
+        self.active_connections = 0
+        self.sessions = 0
+        """WebSockets opened."""
+        self.active_sessions = 0
+        self.received_bytes = 0
+        self.received_messages = 0
+        self.sent_bytes = 0
+        self.sent_messages = 0
+        self.errors: dict[str, int] = dict.fromkeys(ERROR_KINDS, 0)
+        """Its keys never change."""
+        self.joins = 0
+        self.leaves = 0
+        self.members: dict[str, int] = {}
+        """Members of each room that has any."""
+        self.broadcasts = 0
+        self.deliveries = 0
+        self.not_read: set[int] = set()
+        """Connections that are not read from."""
+        self.appends_waiting: dict[int, float] = {}
+        """When each append that is not answered yet was asked, by its request."""
+        self.handler_seconds = Histogram(
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
+        )
+        self.append_seconds = Histogram(
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
+        )
+        self._inputs: dict[type, _Take] = {
+            BytesReceived: self._bytes_received,
+            BytesFlushed: self._bytes_flushed,
+            HandlerFinished: self._handler_finished,
+            StoreAppended: self._appended,
+            StoreFailed: self._store_failed,
+            Connected: self._connected,
+            Disconnected: self._disconnected,
+        }
+        self._effects: dict[type, _Take] = {
+            MessageReceived: self._messages_received,
+            SendBytes: self._sent,
+            Broadcast: self._broadcast,
+            StoreAppend: self._append,
+            Joined: self._joined,
+            Left: self._left,
+            PauseReading: self._paused,
+            ResumeReading: self._resumed,
+            PeerMisbehaved: self._misbehaved,
+            Opened: self._opened,
+            Closed: self._closed,
+        }
+        self._effects_from_clients: dict[type, _Take] = {
+            **self._effects,
+            Broadcast: self._broadcast_of_client,
+            StoreAppend: self._append_of_client,
+        }
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Counts one step of the door."""
+        kind = type(input)
+        if kind is Send and len(effects) == 1 and type(effects[0]) is SendBytes:
+            # By far the most frequent step of a server that answers, and it sends one whole message: 72 ns, not 200.
+            self.sent_messages += 1
+            return
+        take = self._inputs.get(kind)
+        if take is not None:
+            take(input, now)
+        if effects:
+            takes = self._effects_from_clients if kind in _FROM_CLIENTS else self._effects
+            for effect in effects:
+                take = takes.get(type(effect))
+                if take is not None:
+                    take(effect, now)
+
+    # ---- inputs ---------------------------------------------------------------------------------
+
+    def _connected(self, _: Connected, now: float) -> None:
+        self.connections += 1
+        self.active_connections += 1
+
+    def _disconnected(self, input: Disconnected, now: float) -> None:
+        self.active_connections -= 1
+        self.not_read.discard(input.conn)  # The end of a connection that is not read tells of no `ResumeReading`.
+
+    def _bytes_received(self, input: BytesReceived, now: float) -> None:
+        self.received_bytes += len(input.data)
+
+    def _bytes_flushed(self, input: BytesFlushed, now: float) -> None:
+        total = self.sent_bytes
+        for _, count in input.flushed:
+            total += count
+        self.sent_bytes = total
+
+    def _handler_finished(self, input: HandlerFinished, now: float) -> None:
+        self.handler_seconds.add(input.seconds)
+        if input.failed:
+            self.errors["handler"] += 1
+
+    def _appended(self, input: StoreAppended, now: float) -> None:
+        asked = self.appends_waiting.pop(input.request, None)
+        if asked is not None:
+            self.append_seconds.add(now - asked)
+
+    def _store_failed(self, input: StoreFailed, now: float) -> None:
+        asked = self.appends_waiting.pop(input.request, None)  # None: it was a read that failed.
+        if asked is not None:
+            self.append_seconds.add(now - asked)
+        self.errors[input.code if input.code in _NOT_THE_STORES_FAULT else "store"] += 1
+
+    # ---- effects --------------------------------------------------------------------------------
+
+    def _opened(self, _: Opened, now: float) -> None:
+        self.sessions += 1
+        self.active_sessions += 1
+
+    def _closed(self, _: Closed, now: float) -> None:
+        self.active_sessions -= 1
+
+    def _messages_received(self, effect: MessageReceived, now: float) -> None:
+        self.received_messages += len(effect.messages)
+
+    def _sent(self, effect: SendBytes, now: float) -> None:
+        self.sent_messages += count_messages(effect.data)
+
+    def _broadcast(self, effect: Broadcast, now: float) -> None:
+        frames = effect.frames
+        copies = frames * len(effect.conns)
+        self.broadcasts += frames
+        self.deliveries += copies
+        self.sent_messages += copies
+
+    def _broadcast_of_client(self, effect: Broadcast, now: float) -> None:
+        self.received_messages += effect.frames
+        self._broadcast(effect, now)
+
+    def _append(self, effect: StoreAppend, now: float) -> None:
+        self.appends_waiting[effect.request] = now
+
+    def _append_of_client(self, effect: StoreAppend, now: float) -> None:
+        self.received_messages += 1
+        self.appends_waiting[effect.request] = now
+
+    def _joined(self, effect: Joined, now: float) -> None:
+        self.joins += 1
+        self.members[effect.room] = self.members.get(effect.room, 0) + 1
+
+    def _left(self, effect: Left, now: float) -> None:
+        self.leaves += 1
+        left = self.members.pop(effect.room, 0) - 1
+        if left > 0:
+            self.members[effect.room] = left
+
+    def _paused(self, effect: PauseReading, now: float) -> None:
+        self.not_read.add(effect.conn)
+
+    def _resumed(self, effect: ResumeReading, now: float) -> None:
+        self.not_read.discard(effect.conn)
+
+    def _misbehaved(self, effect: PeerMisbehaved, now: float) -> None:
+        self.errors[effect.kind if effect.kind in self.errors else "other"] += 1
+
+
+def count_messages(data: bytes) -> int:
+    """Counts the messages that begin in whole, unmasked frames (RFC 6455 §5.2); control frames and HTTP are none."""
+    at, end, count = 0, len(data), 0
+    while at + 1 < end:
+        first, length = data[at], data[at + 1]
+        opcode = first & 0x0F
+        if first & 0x80 == 0 and opcode > 2:  # An HTTP answer: no frame of ours begins with a letter.
+            break
+        if 1 <= opcode <= 2:
+            count += 1
+        at += 2
+        if length == 126:
+            length = int.from_bytes(data[at : at + 2], "big")
+            at += 2
+        elif length == 127:
+            length = int.from_bytes(data[at : at + 8], "big")
+            at += 8
+        at += length
+    return count
