@@ -32,6 +32,8 @@ class ConfigError(LocalError):
 
 def show(value: object) -> str:
     """A value as JSON has it, cut to 100 characters, on one line."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ from ._config_layers import ConfigError, from_environment, from_file, from_flags
 from ._setting_kinds import split_address
 from .settings import SETTINGS, Setting, Value, find
 
-__all__ = ["Config", "ConfigError", "default"]
+__all__ = ["Config", "ConfigError", "default", "show", "suggest"]
 
 _HUB: Final = HubConfig()
 _HUB_FIELDS: Final = tuple(field.name for field in dataclasses.fields(HubConfig) if field.name != "durable")

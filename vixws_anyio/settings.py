@@ -74,8 +74,10 @@ def _at_once(seconds_max: float = 3_600.0, low: float = 0.01) -> Number:
 
 
 _WEBSOCKET: Final = (
-    Setting("websocket", "host", "host", _HOST, "Where the server listens. `0.0.0.0` and `::`: on every interface."),
-    Setting("websocket", "port", "port", Whole(0, 65_535), "The port; 0: one that is free, told by the ready line."),
+    Setting(
+        "websocket", "host", "host", _HOST, "Where the server listens; `0.0.0.0` or `::` means on every interface."
+    ),
+    Setting("websocket", "port", "port", Whole(0, 65_535), "The port; 0 takes a free one, which the ready line tells."),
     Setting(
         "websocket", "backend", "backend", Choice(("asyncio", "trio")), "The event loop that `vixws serve` runs on."
     ),

@@ -1,0 +1,211 @@
+"""`vixws serve`: finds the application, composes its server, and runs it until a signal."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import ssl
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.parse import quote
+
+import anyio
+from anyio.abc import TaskStatus
+
+from vixws_core.protocols import Consumer, MessageStore
+
+from ._cli_terminal import FAILED, OK, CommandFailed, complain, faults_of, is_fault_of_caller, log_to_stderr
+from .config import Config, ConfigError
+from .server import Listening, Server
+
+__all__ = ["find_application", "serve"]
+
+log = logging.getLogger("vixws")
+
+
+def find_application(name: str | None) -> Server:
+    """The `Server` that `module:attribute` names, the current folder first; the built-in chat without a name.
+
+    Raises: `CommandFailed`, one line.
+    """
+    if name is None:
+        from .chat import build
+
+        server = Server()
+        build(server)
+        return server
+    module_name, colon, path = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise CommandFailed(f"--app: expected module:attribute such as chat:server, got {name!r:.100}")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    found: object = _import(module_name, name)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise CommandFailed(f"--app: {name}: expected a Server there, but there is no {part!r}")
+        found = getattr(found, part)
+    if not isinstance(found, Server):
+        raise CommandFailed(f"--app: {name}: expected a vixws_anyio.Server, got a {type(found).__name__}")
+    return found
+
+
+def _import(module: str, name: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as exc:
+        if isinstance(exc, ModuleNotFoundError) and exc.name is not None and f"{module}.".startswith(f"{exc.name}."):
+            raise CommandFailed(f"--app: {name}: expected a module that can be imported, found no {exc.name}") from None
+        frames = traceback.extract_tb(exc.__traceback__)
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        raise CommandFailed(f"--app: {name}: importing {module} failed: {type(exc).__name__}: {exc}{where}") from None
+
+
+def serve(
+    server: Server,
+    config: Config,
+    open_store: Callable[[str], MessageStore],
+    make_metrics: Callable[[], Consumer],
+) -> int:
+    """Runs `server` by `config`; returns the exit code.
+
+    A store or metrics that the application brought along are kept, unless the configuration names others.
+    """
+    log_to_stderr()
+    for number in (signal.SIGTERM, signal.SIGINT):  # Until the loop takes them over.
+        signal.signal(number, _leave)
+    _need_loop(config)
+    if server.store is None or config.source("store") not in ("default", "the application"):
+        server.store = open_store(config.store)
+        store = config.store
+    else:
+        store = _url_of(server.store)
+    if config.metrics_listen != "off" and server.metrics is None:
+        server.metrics = make_metrics()
+    server.config = config
+    if config.tls_cert is not None:
+        server.tls = _tls(config)
+    announced: list[Listening] = []
+
+    def ready(listening: Listening) -> None:
+        announced.append(listening)
+        _announce(listening, store)
+
+    try:
+        options = {"use_uvloop": config.uvloop} if config.backend == "asyncio" else {}
+        anyio.run(_run, server, config, ready, backend=config.backend, backend_options=options)
+    except Exception as exc:
+        return _failed(exc, bool(announced))
+    return OK
+
+
+async def _run(server: Server, config: Config, ready: Callable[[Listening], None]) -> None:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(_watch_signals, server, config)
+        await server.serve(ready=ready)
+        tasks.cancel_scope.cancel()
+
+
+async def _watch_signals(server: Server, config: Config, *, task_status: TaskStatus[None]) -> None:
+    """SIGTERM and SIGINT: drain, and at once the second time. SIGHUP: read the certificate again."""
+    stopping = False
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                _reload(server, config)
+                continue
+            log.info("%s: %s", signal.Signals(number).name, "stopping now" if stopping else "stopping")
+            server.stop(now=stopping)
+            stopping = True
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(OK)
+
+
+def _announce(listening: Listening, store: str) -> None:
+    """The line that others wait for. Nobody may be reading it."""
+    line = f"vixws ready ws={listening.ws} http={listening.http} metrics={listening.metrics or 'off'}"
+    try:
+        print(f"{line} store={quote(store, safe=':/?&=%@+~,;!$()*[]')} pid={os.getpid()}", flush=True)
+    except (OSError, ValueError) as exc:
+        log.warning("nobody reads our stdout: %s", exc)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
+    log.info("listening on %s", listening.ws)
+
+
+def _failed(exc: Exception, running: bool) -> int:
+    """Tells one line where that says it all, else the traceback; nothing that failed before listening is ours."""
+    faults = faults_of(exc)
+    if all(map(is_fault_of_caller, faults)):
+        complain("vixws serve", faults[0])
+        return FAILED if running else 2
+    log.critical("the server failed: %r", faults[0], exc_info=exc)
+    return FAILED
+
+
+def _need_loop(config: Config) -> None:
+    """Raises: `CommandFailed` where the loop is not installed."""
+    needed = "trio" if config.backend == "trio" else "uvloop" if config.uvloop else ""
+    if needed and importlib.util.find_spec(needed) is None:
+        raise CommandFailed(f"{needed} is not installed: expected pip install 'vixws[{needed}]'")
+
+
+def _url_of(store: MessageStore) -> str:
+    """How the ready line calls a store that the application brought along."""
+    path = getattr(store, "path", None)
+    if isinstance(path, str):
+        return f"sqlite:///{path}"
+    return "memory://" if store.durable == "memory" else type(store).__name__
+
+
+# ---- TLS --------------------------------------------------------------------------------------------
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, config)
+    return context
+
+
+def _load(context: ssl.SSLContext, config: Config) -> None:
+    """Reads the certificate. Raises: `ConfigError`, one line that names the file."""
+    assert config.tls_cert is not None
+    for field, path in (("tls_cert", config.tls_cert), ("tls_key", config.tls_key)):
+        assert path is not None
+        try:
+            Path(path).read_bytes()
+        except OSError as exc:
+            raise ConfigError(
+                f"{config.source(field)}: expected a readable PEM file, got {path}: {exc.strerror}"
+            ) from None
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except ssl.SSLError as exc:
+        raise ConfigError(
+            f"{config.source('tls_cert')}: expected a certificate and its key in PEM, got {config.tls_cert}"
+            f" and {config.tls_key}: {exc.reason or exc}"
+        ) from None
+
+
+def _reload(server: Server, config: Config) -> None:
+    """Reads the certificate again, for new connections; keeps the old one where it cannot be used."""
+    if server.tls is None or config.tls_cert is None:
+        log.info("SIGHUP: nothing to reload, as TLS is off")
+        return
+    try:
+        _load(_tls(config), config)  # A bad file must not leave the live context half loaded.
+        _load(server.tls, config)
+    except ConfigError as exc:
+        log.error("SIGHUP: the old certificate stays: %s", exc)
+    else:
+        log.info("SIGHUP: read %s again", config.tls_cert)

@@ -1,0 +1,107 @@
+"""What commands share in speaking to a person: exit codes, colours on a terminal only, tables, log lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final, TextIO, cast
+
+from vixws_core.errors import LocalError, StoreError
+
+__all__ = [
+    "FAILED",
+    "OK",
+    "USAGE",
+    "CommandFailed",
+    "colour",
+    "complain",
+    "faults_of",
+    "is_fault_of_caller",
+    "log_to_stderr",
+    "one_line",
+    "print_table",
+]
+
+OK: Final = 0
+FAILED: Final = 1
+"""Something went wrong while it ran."""
+USAGE: Final = 2
+"""It could not start: a flag, the configuration, a port, a store."""
+
+_COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "grey": 90}
+_LEVELS: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+
+
+class CommandFailed(Exception):
+    """Ends a command with one line on stderr and an exit code."""
+
+    def __init__(self, message: str, code: int = USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def one_line(text: object) -> str:
+    """A text that neither breaks the line nor moves the cursor."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
+
+
+def complain(command: str, text: object) -> None:
+    """Writes one line on stderr."""
+    print(colour("red", f"{command}: {one_line(text)}", sys.stderr), file=sys.stderr, flush=True)
+
+
+def colour(name: str, text: str, stream: TextIO | None = None) -> str:
+    """The text in a colour where `stream` (stdout) is a terminal that shows colours; see https://no-color.org."""
+    stream = sys.stdout if stream is None else stream
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], grey_if: str = "") -> None:
+    """Writes columns that line up; rows whose last column is `grey_if` step back on a terminal."""
+    lines = [list(head), *(list(map(one_line, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        shade = "blue" if number == 0 else "grey" if grey_if and line[-1] == grey_if else ""
+        print(colour(shade, text) if shade else text)
+
+
+def faults_of(exc: BaseException) -> list[BaseException]:
+    """The exceptions of a group, or the one."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return [fault for inner in group.exceptions for fault in faults_of(inner)]
+    return [exc]
+
+
+def is_fault_of_caller(exc: BaseException) -> bool:
+    """Whether one line says it all: ours to tell, without a traceback."""
+    return isinstance(exc, LocalError | StoreError | CommandFailed)
+
+
+class _Lines(logging.Formatter):
+    """One event a line; a traceback is lines of its own on a terminal only."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+        self._terminal = terminal
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if not self._terminal:
+            return text.replace("\r", "\\r").replace("\n", "\\n")
+        shade = _LEVELS.get(record.levelname)
+        return colour(shade, text, sys.stderr) if shade else text
+
+
+def log_to_stderr() -> None:
+    """Sends all logs to stderr, from INFO upwards."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(sys.stderr.isatty()))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
