@@ -189,7 +189,7 @@ def _load(context: ssl.SSLContext, config: Config) -> None:
                 f"{config.source(field)}: expected a readable PEM file, got {path}: {exc.strerror}"
             ) from None
     try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
+        context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # Never asks at a terminal.
     except ssl.SSLError as exc:
         raise ConfigError(
             f"{config.source('tls_cert')}: expected a certificate and its key in PEM, got {config.tls_cert}"

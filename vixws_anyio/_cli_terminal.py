@@ -53,9 +53,8 @@ def complain(command: str, text: object) -> None:
     print(colour("red", f"{command}: {one_line(text)}", sys.stderr), file=sys.stderr, flush=True)
 
 
-def colour(name: str, text: str, stream: TextIO | None = None) -> str:
-    """The text in a colour where `stream` (stdout) is a terminal that shows colours; see https://no-color.org."""
-    stream = sys.stdout if stream is None else stream
+def colour(name: str, text: str, stream: TextIO) -> str:
+    """The text in a colour where `stream` is a terminal that shows colours; see https://no-color.org."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
@@ -68,7 +67,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], grey_if: str
     for number, line in enumerate(lines):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         shade = "blue" if number == 0 else "grey" if grey_if and line[-1] == grey_if else ""
-        print(colour(shade, text) if shade else text)
+        print(colour(shade, text, sys.stdout) if shade else text)
 
 
 def faults_of(exc: BaseException) -> list[BaseException]:

@@ -49,9 +49,13 @@ def refuse(where: str, setting: Setting, value: object) -> NoReturn:
 
 def suggest(name: str, names: Iterable[str]) -> str:
     """A question that names the likeliest of `names`, however it was written."""
-    plain = {re.sub("[-_]", "", known).lower(): known for known in names}
-    found = get_close_matches(re.sub("[-_]", "", name).lower(), plain, 1, 0.7)
+    plain = {_bare(known): known for known in names}
+    found = get_close_matches(_bare(name), plain, 1, 0.7)
     return f" (did you mean {plain[found[0]]}?)" if found else ""
+
+
+def _bare(name: str) -> str:
+    return re.sub("^VIXWS_|[-_]", "", name).lower()
 
 
 # ---- files ------------------------------------------------------------------------------------------
@@ -195,6 +199,6 @@ def from_flags(flags: Mapping[str, str | bool]) -> Layer:
         try:
             values[field] = kind.check(given) if isinstance(given, bool) else kind.parse(given)
         except ValueError:
-            refuse(f"flag: {setting.flag}", setting, given)
+            refuse(setting.flag, setting, given)
         sources[field] = setting.flag
     return values, sources

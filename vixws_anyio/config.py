@@ -162,25 +162,20 @@ class Config:
     def _check_together(self) -> None:
         """What one setting asks of another."""
         if self.uvloop and self.backend != "asyncio":
-            self._conflict("uvloop", "backend", "false with this backend")
-        if self.tls_cert is None and self.tls_key is not None:
-            self._conflict("tls_key", "tls_cert", "a certificate with it")
-        if self.tls_key is None and self.tls_cert is not None:
-            self._conflict("tls_cert", "tls_key", "a key with it")
+            self._conflict("uvloop", f"false where websocket.backend is {show(self.backend)}", "true")
+        for field, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if getattr(self, field) is not None and getattr(self, other) is None:
+                self._conflict(field, f"{find(other).path} with it", f"{show(getattr(self, field))} alone")
         for less, more in _ORDERED:
-            if getattr(self, less) > getattr(self, more):
-                self._conflict(less, more, "at most that")
+            low, high = getattr(self, less), getattr(self, more)
+            if low > high and less in self.changed():
+                self._conflict(less, f"at most {find(more).path} ({high})", show(low))
+            elif low > high:
+                self._conflict(more, f"at least {find(less).path} ({low})", show(high))
 
-    def _conflict(self, field: str, other: str, expected: str) -> NoReturn:
-        """Blames the one of the two that was set, the first where both were."""
-        if field not in self.changed():
-            field, other, expected = other, field, expected.replace("at most", "at least")
-        first, second = find(field), find(other)
+    def _conflict(self, field: str, expected: str, got: str) -> NoReturn:
         source = self.sources.get(field)
-        raise ConfigError(
-            f"{source + ': ' if source else ''}{first.path}: expected {expected}"
-            f" ({second.path} is {show(getattr(self, other))}), got {show(getattr(self, field))}"
-        )
+        raise ConfigError(f"{source + ': ' if source else ''}{find(field).path}: expected {expected}, got {got}")
 
 
 _ORDERED: Final = (

@@ -92,7 +92,7 @@ def test_keys_in_snake_case_work_too(tmp_path: Path) -> None:
 
 
 def test_every_section_may_be_there_and_empty(tmp_path: Path) -> None:
-    content = dict.fromkeys(SECTIONS, dict[str, object]())
+    content = {section: dict[str, object]() for section in SECTIONS}
 
     assert Config.from_file(write(tmp_path, content)) == Config()
 
@@ -279,18 +279,18 @@ IN_FILE: list[tuple[object, str]] = [
      "bytes, got 0"),
     ({"websocket": {"maxMessageSize": "64k"}}, "FILE: websocket.maxMessageSize: expected an integer from 1 to 67108864 "
      'bytes, got "64k"'),
-    ({"websocket": {"tlsCert": "a.pem"}}, "FILE: websocket.tlsCert: expected a key with it (websocket.tlsKey is null), "
-     'got "a.pem"'),
-    ({"websocket": {"tlsKey": "b.pem"}}, "FILE: websocket.tlsKey: expected a certificate with it (websocket.tlsCert is "
-     'null), got "b.pem"'),
+    ({"websocket": {"tlsCert": "a.pem"}}, "FILE: websocket.tlsCert: expected websocket.tlsKey with it, got "
+     '"a.pem" alone'),
+    ({"websocket": {"tlsKey": "b.pem"}}, "FILE: websocket.tlsKey: expected websocket.tlsCert with it, got "
+     '"b.pem" alone'),
     ({"websocket": {"tlsCert": ""}}, "FILE: websocket.tlsCert: expected the path of a file, or nothing, got \"\""),
-    ({"websocket": {"uvloop": True, "backend": "trio"}}, "FILE: websocket.uvloop: expected false with this backend "
-     '(websocket.backend is "trio"), got true'),
-    ({"websocket": {"unsentLow": 2_000_000}}, "FILE: websocket.unsentLow: expected at most that (websocket.unsentHigh "
-     "is 1048576), got 2000000"),
-    ({"websocket": {"unsentTotal": 4096}}, "FILE: websocket.unsentTotal: expected at least that (websocket.unsentHigh "
-     "is 1048576), got 4096"),
-    ({"rooms": {"tailSize": 1 << 26}}, "FILE: rooms.tailSize: expected at most that (rooms.tailSizeTotal is 33554432), "
+    ({"websocket": {"uvloop": True, "backend": "trio"}}, "FILE: websocket.uvloop: expected false where "
+     'websocket.backend is "trio", got true'),
+    ({"websocket": {"unsentLow": 2_000_000}}, "FILE: websocket.unsentLow: expected at most websocket.unsentHigh "
+     "(1048576), got 2000000"),
+    ({"websocket": {"unsentTotal": 4096}}, "FILE: websocket.unsentTotal: expected at least websocket.unsentHigh "
+     "(1048576), got 4096"),
+    ({"rooms": {"tailSize": 1 << 26}}, "FILE: rooms.tailSize: expected at most rooms.tailSizeTotal (33554432), "
      "got 67108864"),
     ({"rooms": {"unstored": "typing.*"}}, "FILE: rooms.unstored: expected a list of room patterns (`*` stands for any "
      'run of characters), at most 1000, got "typing.*"'),
@@ -330,15 +330,20 @@ ELSEWHERE: list[tuple[Mapping[str, str], Mapping[str, str | bool], str]] = [
     ({"VIXWS_PORT": "9_090"}, {}, f'environment: VIXWS_PORT: {WHOLE}, got "9_090"'),
     ({"VIXWS_PORT": "٩"}, {}, f'environment: VIXWS_PORT: {WHOLE}, got "٩"'),
     ({"VIXWS_PROT": "1"}, {}, 'environment: VIXWS_PROT: unknown variable (did you mean VIXWS_PORT?), got "1"'),
+    ({"VIXWS_FOO": "1"}, {}, 'environment: VIXWS_FOO: unknown variable, got "1"'),
     ({"VIXWS_DRAIN": "nan"}, {}, 'environment: VIXWS_DRAIN: expected a number from 0 to 3600 seconds, got "nan"'),
     ({"VIXWS_DRAIN": "8s"}, {}, 'environment: VIXWS_DRAIN: expected a number from 0 to 3600 seconds, got "8s"'),
     ({"VIXWS_UVLOOP": "maybe"}, {}, 'environment: VIXWS_UVLOOP: expected true or false, got "maybe"'),
     ({"VIXWS_HOST": "a\x1b[31m"}, {}, "environment: VIXWS_HOST: expected a host name or an IP address, got "),
     ({"VIXWS_UNSTORED_ROOMS": "a,,b"}, {}, "environment: VIXWS_UNSTORED_ROOMS: expected a list of room patterns"),
-    ({}, {"port": "0x50"}, f'flag: --port: {WHOLE}, got "0x50"'),
-    ({}, {"metrics_listen": "9100"}, "flag: --metrics: expected HOST:PORT"),
-    ({}, {"backend": "trio", "uvloop": True}, "--uvloop: websocket.uvloop: expected false with this backend"),
-    ({"VIXWS_UVLOOP": "1"}, {"backend": "trio"}, "VIXWS_UVLOOP: websocket.uvloop: expected false with this backend"),
+    ({}, {"port": "0x50"}, f'--port: {WHOLE}, got "0x50"'),
+    ({}, {"metrics_listen": "9100"}, "--metrics: expected HOST:PORT"),
+    ({}, {"backend": "trio", "uvloop": True}, "--uvloop: websocket.uvloop: expected false where websocket.backend"),
+    (
+        {"VIXWS_UVLOOP": "1"},
+        {"backend": "trio"},
+        "VIXWS_UVLOOP: websocket.uvloop: expected false where websocket.backend",
+    ),
 ]
 
 
