@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root, serving
+from benchmarks.contestants import Contestant, Peer, ServerError, Vixws, installed, root, serving
 from benchmarks.load import LoadError, build, measure
 from benchmarks.report import floor_lines, result_text
 from benchmarks.rounds import Figures, Result, run
@@ -43,17 +45,16 @@ def figures(cpu_us: float = 1.0, rate: float = 1.0, kib: float = 1.0) -> Figures
     return Figures(rate, cpu_us, p50_us=1.0, p99_us=2.0, kib=kib, server_pct=50.0, client_pct=10.0)
 
 
-@pytest.mark.parametrize("library", [each for each in PEERS if installed(each)])
-@pytest.mark.parametrize("name", SMALL)
-def test_each_peer_carries_each_workload_it_is_meant_for(program: Path, library: str, name: str) -> None:
+CARRIED = [
+    *(("websockets", each) for each in SMALL),
+    *(("picows", each) for each in ("echo", "publish")),
+    ("trio-websocket", "room"),
+]
+
+
+@pytest.mark.parametrize(("library", "name"), [each for each in CARRIED if installed(each[0])])
+def test_a_peer_carries_a_workload(program: Path, library: str, name: str) -> None:
     workload = small(name)
-    if library not in workload.peers:
-        assert (library, name) in {
-            ("trio-websocket", "publish"),
-            ("trio-websocket", "replay"),
-            ("picows", "replay"),
-        }
-        return
     said: list[str] = []
 
     result = run(workload, [Peer(library)], plan(program), said.append)
@@ -62,17 +63,27 @@ def test_each_peer_carries_each_workload_it_is_meant_for(program: Path, library:
     assert library in result_text(result)
 
 
+@pytest.mark.parametrize(("backend", "name"), [*(("asyncio", each) for each in SMALL), ("trio", "publish")])
+def test_the_shipped_server_carries_each_workload(program: Path, backend: str, name: str) -> None:
+    ours = Vixws(backend)
+
+    result = run(small(name), [ours], plan(program), lambda _text: None)
+
+    assert len(result.figures[ours]) == 1
+    assert ours.name in result_text(result)
+
+
 def test_contestants_alternate_within_rounds(program: Path) -> None:
     said: list[str] = []
-    contestants = [Peer("websockets"), Peer("websockets", uvloop=True)]
+    contestants: list[Contestant] = [Peer("websockets"), Vixws("asyncio", uvloop=True)]
 
     result = run(small("echo"), contestants, plan(program, rounds=2), said.append)
 
     assert [len(each) for each in result.figures.values()] == [2, 2]
     assert [each.partition(": ")[2] for each in said] == [
         "round 1 of 2, websockets",
-        "round 1 of 2, websockets",
-        "round 2 of 2, websockets",
+        "round 1 of 2, vixws asyncio+uvloop",
+        "round 2 of 2, vixws asyncio+uvloop",
         "round 2 of 2, websockets",
     ]
 
@@ -254,3 +265,49 @@ def test_applications_are_short_and_use_public_names_only() -> None:
             assert isinstance(node, ast.ImportFrom)
             assert node.module in {"vixws_anyio", "vixws_core", "vixws_store", "vixws_metrics"}
             assert not any(alias.name.startswith("_") for alias in node.names)
+
+
+def test_a_terminated_runner_leaves_no_server_behind(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "echo",
+        "--peers",
+        "none",
+        "--duration",
+        "60",
+        "--folder",
+        str(tmp_path),
+    ]
+    runner = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    servers: list[int] = []
+    try:
+        while runner.poll() is None:
+            servers = [pid for pid in _children(runner.pid) if b"vixws_anyio" in _command(pid)]
+            if servers and any(b"wsload" in _command(pid) for pid in _children(runner.pid)):
+                break
+            os.sched_yield()
+        runner.send_signal(signal.SIGTERM)
+        status = runner.wait(20)
+    finally:
+        runner.kill()
+
+    assert (status, len(servers)) == (128 + signal.SIGTERM, 1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(servers[0], 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
