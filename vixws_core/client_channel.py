@@ -1,0 +1,275 @@
+"""A client's WebSocket once it is upgraded: frames, `$hello`, the protocol's own messages, pings, back-pressure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from . import client_link as wire
+from .client_link import FAR, Incoming, Link
+from .client_outbox import ClientOutbox
+from .client_records import ClientConfig, ServerRefused
+from .client_rooms import ClientRooms
+from .effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
+from .errors import BadMessage
+from .frames import PING, PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_close
+from .message import encode_json
+
+__all__ = ["ClientChannel", "Ended", "Opened"]
+
+_EVENTS_MAX: Final = 64
+"""Frames taken from the bytes received before the limits are looked at again."""
+_HELLO: Final = "~hello"
+"""The `ref` of our `$hello`."""
+
+
+class Opened(Protocol):
+    """Hears that messages may flow: what the `$welcome` said (defaults without hello), and its JSON."""
+
+    def __call__(self, welcome: wire.WelcomePayload, payload: bytes, /) -> None: ...
+
+
+class Ended(Protocol):
+    """Hears that the connection is over; `by_server`: the server said so, with this code; `stop`: for good."""
+
+    def __call__(self, code: int, reason: str, /, *, by_server: bool = False, stop: bool = False) -> None: ...
+
+
+class ClientChannel:
+    """The upgraded connection of a client, one after another. Only the machine and its parts change it.
+
+    `hello` None: no `$hello` is said; else what it says besides the session.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        rooms: ClientRooms,
+        outbox: ClientOutbox,
+        config: ClientConfig,
+        hello: dict[str, object] | None,
+        opened: Opened,
+        ended: Ended,
+    ) -> None:
+        self._link = link
+        self._rooms = rooms
+        self._outbox = outbox
+        self._config = config
+        self._hello = hello
+        self._opened = opened
+        self._ended = ended
+        self._reader: FrameReader | None = None
+        self._paused = False
+        self._closing = False
+        self.session: str | None = None
+        """The token with which the server resumes our presence."""
+        self.reconnect_s = config.reconnect_first_s
+        """Over how long the first reconnect is to be spread: the newest value told."""
+        self.drain_at = FAR
+        """When the server that drains wants us back."""
+        self.ping_at = FAR
+        self.dead_at = FAR
+        """When the connection counts as dead, unless a byte comes."""
+        self._says: dict[str, Callable[[Incoming], Any]] = {
+            "$joined": rooms.joined,
+            "$live": rooms.live,
+            "$gap": rooms.gap,
+            "$reset": rooms.reset,
+            "$kicked": rooms.kicked,
+            "$left": _left,
+            "$err": self._said_error,
+            "$pong": self._said_pong,
+            "$ping": self._said_ping,
+            "$drain": self._said_drain,
+            "$welcome": self._said_welcome,
+        }
+
+    # ---- its life -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begins on an upgraded connection."""
+        self._reader = FrameReader(client=True, message_bytes_max=self._config.message_bytes_max)
+        self._paused = self._closing = False
+        self.drain_at = FAR
+        if self._hello is None:
+            self._opened(wire.WelcomePayload(), b"{}")
+            return
+        payload = {**self._hello, "session": self.session}
+        self._link.send(wire.envelope("$hello", encode_json(payload), ref=_HELLO))
+
+    def opened(self) -> None:
+        """Begins to ping."""
+        if self._config.ping_interval_s:
+            self.ping_at = self._link.now + self._config.ping_interval_s
+
+    def close(self, code: int, reason: str) -> None:
+        """Sends a close frame; from now on only answers to publishes and the server's close are looked at."""
+        self.send_close(code, reason)
+        self._closing = True
+        self.ping_at = self.dead_at = FAR
+
+    def end(self) -> None:
+        """Forgets the connection."""
+        self._reader = None
+        self.ping_at = self.dead_at = FAR
+
+    def send_close(self, code: int, reason: str = "") -> None:
+        """Sends a close frame."""
+        self._link.tell(SendBytes(self._link.conn, encode_close(code, reason, self._link.mask())))
+
+    def ping(self) -> None:
+        """Sends a ping, if it is time for one."""
+        now = self._link.now
+        if now < self.ping_at:
+            return
+        self.ping_at = now + self._config.ping_interval_s
+        if self._hello is None:
+            self._link.send(b"", PING)
+        else:
+            self._link.send(b'{"type":"$ping"}')
+        # What only reading can meet is not demanded while we do not read (PROTOCOL §5).
+        if not self._paused and self.dead_at == FAR:
+            self.dead_at = now + self._config.ping_timeout_s
+
+    def balance(self) -> None:
+        """Stops reading where the application lags, unless it may itself be waiting for what would be read."""
+        while self._reader is not None:
+            full = self._rooms.full and not self._outbox.awaited and not self._closing
+            if full != self._paused:
+                self._paused = full
+                if full:
+                    self.dead_at = FAR
+                self._link.tell(PauseReading(self._link.conn) if full else ResumeReading(self._link.conn))
+            if full or not self._take(b""):
+                return
+
+    # ---- frames ---------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes of frames; those that come while reading is paused wait."""
+        self.dead_at = FAR
+        if self._reader is not None:
+            if self._paused:
+                self._reader.feed(data, 0)
+            else:
+                self._take(data)
+
+    def _take(self, data: bytes) -> bool:
+        """Takes at most a handful of frames; True where more may be waiting."""
+        reader = self._reader
+        assert reader is not None
+        received = reader.feed(data, _EVENTS_MAX)
+        for item in received:
+            self._frame(item)
+            if self._reader is not reader:
+                return False
+        return len(received) == _EVENTS_MAX
+
+    def _frame(self, item: Received) -> None:
+        link = self._link
+        if isinstance(item, str):
+            self._text(item)
+        elif isinstance(item, bytes):
+            if link.is_open:
+                self._rooms.tell(item)
+        elif isinstance(item, PingReceived):
+            # RFC 6455 §5.5.2: "an endpoint MUST send a Pong frame in response".
+            if not self._closing:
+                link.send(item.payload, PONG)
+        elif isinstance(item, CloseReceived):
+            # RFC 6455 §5.5.1: "the endpoint typically echos the status code it received".
+            if not self._closing:
+                self.send_close(item.code)
+            link.tell(CloseTransport(link.conn))
+            self._ended(item.code, item.reason, by_server=True)
+        elif isinstance(item, FrameFailed):
+            link.blame("too_large" if item.code == 1009 else "protocol_error", item.reason)
+            self._fail(item.code, item.reason)
+
+    def _fail(self, code: int, reason: str, *, stop: bool = False) -> None:
+        """Ends a connection that is of no use."""
+        if not self._closing:
+            self.send_close(code, reason)
+        self._link.tell(CloseTransport(self._link.conn))
+        self._ended(code, reason, stop=stop)
+
+    def _text(self, text: str) -> None:
+        message = wire.decode(text)
+        if message is not None and message.type[0] == "$":
+            try:
+                self._said(message, text)
+            except BadMessage as exc:
+                self._link.blame(exc.code, f"{message.type}: {exc}")
+        elif not self._link.is_open:
+            return  # Before the welcome nothing is expected; after our close nobody listens.
+        elif message is not None and message.room is not None and self._of_room(message.room):
+            self._rooms.message(text, message)
+        else:
+            self._rooms.tell(text, message)
+
+    def _of_room(self, room: str) -> bool:
+        """Whether `room` beside the type means what the protocol says; a server without hello may mean its own."""
+        return self._hello is not None or room in self._rooms
+
+    # ---- the protocol's own messages ------------------------------------------------------------
+
+    def _said(self, message: Incoming, text: str) -> None:
+        kind = message.type
+        if self._closing:
+            # Our publishes may still be answered; nothing else matters any more.
+            if kind == "$err":
+                self._said_error(message)
+            elif kind == "$ack":
+                self._outbox.answer(message)
+        elif not self._link.is_open:
+            if kind in ("$welcome", "$err", "$drain"):
+                self._says[kind](message)
+        elif (says := self._says.get(kind)) is not None:
+            says(message)
+        elif not self._outbox.answer(message):
+            if self._hello is not None:
+                self._link.tell(MessageSkipped(self._link.conn, "unknown_type"))
+            else:
+                self._rooms.tell(text, message)
+
+    def _said_welcome(self, message: Incoming) -> None:
+        if self._link.is_open or message.ref != _HELLO:
+            return
+        try:
+            welcome = wire.decode_payload(wire.WelcomePayload, message.payload)
+        except BadMessage as exc:
+            self._link.blame(exc.code, f"$welcome: {exc}")
+            self._fail(1002, "a good $welcome is expected")
+            return
+        self.session = welcome.session
+        self._take_reconnect(welcome)
+        self._opened(welcome, bytes(message.payload))
+
+    def _said_pong(self, message: Incoming) -> None:
+        self._link.progress()
+        self._take_reconnect(wire.decode_payload(wire.WelcomePayload, message.payload))
+
+    def _take_reconnect(self, told: wire.WelcomePayload) -> None:
+        if told.reconnect_ms is not None:
+            config = self._config
+            self.reconnect_s = min(max(told.reconnect_ms / 1000, config.reconnect_first_s), config.reconnect_told_max_s)
+
+    def _said_ping(self, message: Incoming) -> None:
+        self._link.send(wire.envelope("$pong", b"{}", ref=message.ref))
+
+    def _said_drain(self, message: Incoming) -> None:
+        drain = wire.decode_payload(wire.DrainPayload, message.payload)
+        if drain.reconnect_in_ms is not None:
+            self.drain_at = self._link.now + min(drain.reconnect_in_ms / 1000, self._config.reconnect_told_max_s)
+
+    def _said_error(self, message: Incoming) -> None:
+        error = wire.decode_payload(wire.ErrorPayload, message.payload)
+        if message.ref == _HELLO and not self._link.is_open:
+            if not self._closing:
+                self._fail(1000, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)
+        elif not (self._outbox.refused(message.ref, error) or self._rooms.refused(message.ref, error)):
+            self._link.tell(ServerRefused(error.code, error.msg, message.ref))
+
+
+def _left(_: Incoming) -> None:
+    """`$left`: the room was left when the application asked."""

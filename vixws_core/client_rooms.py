@@ -1,0 +1,402 @@
+"""The rooms a client wants, and how far it is in each: a room is a log, a subscription is a cursor (PROTOCOL §3).
+
+Each room has two positions. The cursor is the last message told; duplicates and jumps are judged by it, and a
+reconnect goes on from it. The position is the last message *handled*, with all before it: what a program
+keeps to go on after its own end, so that a crash in a handler loses nothing.
+
+A stored room whose messages are not handled in time is left (parked) and joined again at its cursor, so a
+slow reader costs bounded memory and never holds up the answers that it may itself be waiting for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+
+from . import client_link as wire
+from .client_link import FAR, Incoming, Link
+from .client_records import (
+    ClientConfig,
+    ClientJoin,
+    ClientLeave,
+    ClientMessage,
+    RoomGap,
+    RoomJoined,
+    RoomLeft,
+    RoomLive,
+    RoomReset,
+)
+from .effects import MessageSkipped
+from .errors import LocalError
+from .message import encode_json
+from .rooms import check_room
+
+__all__ = ["ClientRooms", "Position", "check_name"]
+
+Position = tuple[str, int, str | None]
+"""Epoch, offset, and the id of the entry there where it is known."""
+
+
+class _Phase(Enum):
+    OUT = 0  # There is no connection, or the server said to try later.
+    ASKED = 1
+    IN = 2
+    PARKED = 3
+
+
+class _Room:
+    """One room that is wanted."""
+
+    __slots__ = (
+        "asked",
+        "at",
+        "done",
+        "failures",
+        "handled",
+        "ledger",
+        "name",
+        "phase",
+        "ref",
+        "retry_at",
+        "unhandled",
+        "unhandled_bytes",
+    )
+
+    def __init__(self, asked: ClientJoin) -> None:
+        self.name = asked.room
+        self.asked = asked
+        since = asked.since
+        self.at: Position | None = None if since is None else (since.ep, since.off, since.id)
+        """The cursor; None: not known yet, or the room is not stored."""
+        self.handled: Position | None = self.at
+        self.ledger: deque[tuple[int, Position]] = deque()
+        """What was told and is not below `handled` yet, in order: (number, position); number 0 needs no handling."""
+        self.done: set[int] = set()
+        """Numbers in the ledger that are handled."""
+        self.unhandled = 0
+        self.unhandled_bytes = 0
+        self.phase = _Phase.OUT
+        self.ref = ""
+        self.failures = 0
+        self.retry_at = FAR
+
+    def note(self, number: int, at: Position) -> None:
+        """Moves the cursor."""
+        self.at = at
+        ledger = self.ledger
+        if not number and ledger and not ledger[-1][0]:
+            ledger[-1] = (0, at)  # A server may say so as often as it likes: only the last one counts.
+        else:
+            ledger.append((number, at))
+        if not number:
+            self.settle()
+
+    def settle(self) -> None:
+        """Moves the position over all that is handled."""
+        ledger, done = self.ledger, self.done
+        while ledger and (not ledger[0][0] or ledger[0][0] in done):
+            number, self.handled = ledger.popleft()
+            done.discard(number)
+
+
+class ClientRooms:
+    """All rooms of a client, and the account of messages told and not handled."""
+
+    def __init__(self, link: Link, config: ClientConfig) -> None:
+        self._link = link
+        self._config = config
+        self._rooms: dict[str, _Room] = {}
+        self._refs = 0
+        self._number = 0
+        self._told: dict[int, tuple[_Room | None, int]] = {}
+        """Messages told and not handled: the stored room whose entry it is, and its size."""
+        self.unhandled = 0
+        """Messages told and not handled that are no entries of a stored room."""
+        self.unhandled_bytes = 0
+        self.duplicates = 0
+        """Entries dropped because they had been told."""
+        self.jumps = 0
+        """Times a room was joined again because offsets were missing."""
+        self.late = 0
+        """Messages dropped because they belong to no membership of ours."""
+        self.retry_at = FAR
+
+    def __contains__(self, room: str) -> bool:
+        return room in self._rooms
+
+    def positions(self) -> dict[str, Position]:
+        """Where each stored room's handled messages end."""
+        return {name: room.handled for name, room in self._rooms.items() if room.handled is not None}
+
+    def cursors(self) -> dict[str, Position]:
+        """Where each stored room's told messages end."""
+        return {name: room.at for name, room in self._rooms.items() if room.at is not None}
+
+    @property
+    def full(self) -> bool:
+        """Whether messages other than stored rooms' wait up to their limits."""
+        return self.unhandled >= self._config.unhandled_max or self.unhandled_bytes >= self._config.unhandled_bytes_max
+
+    # ---- the application ------------------------------------------------------------------------
+
+    def join(self, ask: ClientJoin) -> None:
+        """Takes a room to the wanted ones. Raises: `LocalError` for a bad name, a second join, one too many."""
+        check_name(ask.room)
+        if ask.room in self._rooms:
+            raise LocalError(f"room {ask.room!r} is joined already, expected it to be left first")
+        if len(self._rooms) >= self._config.rooms_max:
+            raise LocalError(f"{len(self._rooms)} rooms are joined, at most {self._config.rooms_max} may be")
+        room = self._rooms[ask.room] = _Room(ask)
+        if self._link.is_open:
+            self._ask(room)
+
+    def leave(self, ask: ClientLeave) -> None:
+        """Takes a room from the wanted ones."""
+        room = self._rooms.get(ask.room)
+        if room is None:
+            return
+        self._forget(room)
+        if room.phase in (_Phase.ASKED, _Phase.IN) and self._link.is_open:
+            self._link.send(wire.envelope("$leave", b"{}", room=room.name))
+        self._link.tell(RoomLeft(room.name))
+
+    def handled(self, number: int) -> None:
+        """Takes note that a message is handled; a number not known is ignored."""
+        told = self._told.pop(number, None)
+        if told is None:
+            return
+        room, size = told
+        if room is None:
+            self.unhandled -= 1
+            self.unhandled_bytes -= size
+            return
+        room.unhandled -= 1
+        room.unhandled_bytes -= size
+        room.done.add(number)
+        room.settle()
+        config = self._config
+        low = (
+            room.unhandled <= config.room_unhandled_max // 2
+            and room.unhandled_bytes <= config.room_unhandled_bytes_max // 2
+        )
+        if room.phase is _Phase.PARKED and low:
+            room.phase = _Phase.OUT
+            if self._link.is_open:
+                self._ask(room)
+
+    # ---- the connection -------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """Joins every room on a new connection, each from its own cursor."""
+        for room in self._rooms.values():
+            if room.phase is _Phase.OUT:
+                self._ask(room)
+
+    def lost(self) -> None:
+        """Takes note that the connection ended."""
+        self.retry_at = FAR
+        for room in self._rooms.values():
+            room.retry_at = FAR
+            if room.phase is not _Phase.PARKED:
+                room.phase = _Phase.OUT
+
+    def due(self) -> None:
+        """Joins again the rooms that the server asked to try later."""
+        now = self._link.now
+        if now < self.retry_at:
+            return
+        for room in self._rooms.values():
+            if room.retry_at <= now:
+                self._ask(room)
+        self.retry_at = min((room.retry_at for room in self._rooms.values()), default=FAR)
+
+    def _ask(self, room: _Room) -> None:
+        self._refs += 1
+        room.ref = f"~j{self._refs}"
+        room.phase = _Phase.ASKED
+        room.retry_at = FAR
+        payload: dict[str, object] = {}
+        if room.at is not None:
+            ep, off, id = room.at
+            payload["since"] = {"ep": ep, "off": off} if id is None else {"ep": ep, "off": off, "id": id}
+        elif room.asked.last:
+            payload["last"] = room.asked.last
+        if room.asked.from_floor:
+            payload["on_fail"] = "floor"
+        self._link.send(wire.envelope("$join", encode_json(payload), ref=room.ref, room=room.name))
+
+    def _member(self, name: str | None) -> _Room | None:
+        """The room of that name, where the server has let us in."""
+        room = self._rooms.get(name or "")
+        return room if room is not None and room.phase is _Phase.IN else None
+
+    # ---- what the server says -------------------------------------------------------------------
+
+    def joined(self, message: Incoming) -> None:
+        """`$joined`: the position at which the room begins for us."""
+        room = self._rooms.get(message.room or "")
+        if room is None or room.phase is not _Phase.ASKED or message.ref != room.ref:
+            return
+        found = wire.decode_payload(wire.JoinedPayload, message.payload)
+        room.phase = _Phase.IN
+        room.failures = 0
+        recovered = found.recovered
+        reason = found.reason or ""
+        if not found.stored:
+            room.at = None
+        elif not recovered:
+            room.note(0, (found.ep, found.from_, None))
+        elif room.at is None or room.at[:2] != (found.ep, found.from_):
+            # Recovered to another position than ours is not recovered.
+            self._link.blame("protocol_error", f"recovered room {room.name!r} at another position")
+            recovered, reason = False, "fork"
+            room.note(0, (found.ep, found.from_, None))
+        told = RoomJoined(room.name, found.ep, found.from_, found.head, found.floor, recovered, reason, found.stored)
+        self._link.tell(told)
+
+    def live(self, message: Incoming) -> None:
+        """`$live`: all that was announced has come."""
+        room = self._member(message.room)
+        if room is not None:
+            found = wire.decode_payload(wire.LivePayload, message.payload)
+            self._link.progress()
+            self._link.tell(RoomLive(room.name, found.off))
+
+    def gap(self, message: Incoming) -> None:
+        """`$gap`: offsets that nobody can have any more."""
+        room = self._member(message.room)
+        if room is None:
+            return
+        found = wire.decode_payload(wire.GapPayload, message.payload)
+        if room.at is None:
+            self._link.tell(RoomGap(room.name, found.from_, found.to))
+            return
+        ep, off, _ = room.at
+        if found.from_ > off + 1:
+            self._jump(room)
+        elif found.to > off:
+            room.note(0, (ep, found.to, None))
+            self._link.tell(RoomGap(room.name, off + 1, found.to))
+
+    def reset(self, message: Incoming) -> None:
+        """`$reset`: the log is another one."""
+        room = self._member(message.room)
+        if room is None:
+            return
+        found = wire.decode_payload(wire.JoinedPayload, message.payload)
+        room.note(0, (found.ep, found.from_, None))
+        reason = found.reason or ""
+        self._link.tell(RoomReset(room.name, found.ep, found.from_, found.head, found.floor, reason))
+
+    def kicked(self, message: Incoming) -> None:
+        """`$kicked`: put out by the server."""
+        room = self._member(message.room)
+        if room is not None:
+            error = wire.decode_payload(wire.ErrorPayload, message.payload)
+            self._forget(room)
+            self._link.tell(RoomLeft(room.name, error.code, error.msg))
+
+    def refused(self, ref: str | None, error: wire.ErrorPayload) -> bool:
+        """`$err`; False where it answers no join of ours."""
+        if ref is None or ref[:2] != "~j":
+            return False
+        for room in self._rooms.values():
+            if room.ref == ref and room.phase is _Phase.ASKED:
+                self._refused(room, error)
+                return True
+        return True
+
+    def _refused(self, room: _Room, error: wire.ErrorPayload) -> None:
+        if not error.retry:
+            self._forget(room)
+            self._link.tell(RoomLeft(room.name, error.code, error.msg))
+            return
+        config = self._config
+        room.phase = _Phase.OUT
+        delay = self._link.backoff(room.failures, config.backoff_min_s, config.backoff_max_s)
+        room.failures += 1
+        if error.after_ms is not None:
+            delay += min(error.after_ms / 1000, config.reconnect_told_max_s)
+        room.retry_at = self._link.now + delay
+        self.retry_at = min(self.retry_at, room.retry_at)
+
+    def _forget(self, room: _Room) -> None:
+        """Takes a room from the wanted ones; what is told of it need not be handled any more."""
+        del self._rooms[room.name]
+        for number, _ in room.ledger:
+            self._told.pop(number, None)
+
+    # ---- messages -------------------------------------------------------------------------------
+
+    def message(self, data: str, message: Incoming) -> None:
+        """A message of a room."""
+        room = self._member(message.room)
+        if room is None:
+            self.late += 1
+        elif not message.off:
+            self.tell(data, message)
+        elif room.at is None or message.ep != room.at[0] or message.off > room.at[1] + 1:
+            self._jump(room)
+        elif message.off <= room.at[1]:
+            self.duplicates += 1
+        elif (
+            room.unhandled >= self._config.room_unhandled_max
+            or room.unhandled_bytes >= self._config.room_unhandled_bytes_max
+        ):
+            room.phase = _Phase.PARKED
+            self._link.send(wire.envelope("$leave", b"{}", room=room.name))
+        else:
+            room.unhandled += 1
+            room.unhandled_bytes += len(data)
+            number = self._tell(data, message, room)
+            room.note(number, (message.ep, message.off, message.id or None))
+
+    def tell(self, data: str | bytes, message: Incoming | None = None) -> None:
+        """A message that is no entry of a stored room; at most once, so what nobody takes is skipped in the end."""
+        config = self._config
+        if (
+            self.unhandled >= config.unhandled_max * config.skip_factor
+            or self.unhandled_bytes >= config.unhandled_bytes_max * config.skip_factor
+        ):
+            self._link.tell(MessageSkipped(self._link.conn, "unhandled"))
+            return
+        self.unhandled += 1
+        self.unhandled_bytes += len(data)
+        self._tell(data, message, None)
+
+    def _tell(self, data: str | bytes, message: Incoming | None, room: _Room | None) -> int:
+        self._number += 1
+        number = self._number
+        self._told[number] = (room, len(data))
+        self._link.progress()
+        if message is None:
+            self._link.tell(ClientMessage(number, data))
+            return number
+        stored = room is not None
+        told = ClientMessage(
+            number,
+            data,
+            message.type,
+            bytes(message.payload),
+            message.room,
+            message.kind,
+            message.ep if stored else "",
+            message.off if stored else 0,
+            message.id if stored else "",
+            message.ts,
+            message.mid,
+            message.sender,
+            message.ref,
+        )
+        self._link.tell(told)
+        return number
+
+    def _jump(self, room: _Room) -> None:
+        """Offsets are missing and nobody said why: ask for them."""
+        self.jumps += 1
+        self._ask(room)
+
+
+def check_name(room: str) -> str:
+    """Returns the name of a room, a user's own (`@user/…`) included. Raises: `BadRoom`."""
+    return room if room[:1] == "@" and check_room(room[1:]) else check_room(room)
