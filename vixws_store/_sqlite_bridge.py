@@ -37,9 +37,26 @@ class ThreadConnection(aiosqlite.Connection):
 
     @classmethod
     async def connect(cls, connector: Callable[[], sqlite3.Connection]) -> ThreadConnection:
-        """Starts the thread and opens the connection in it."""
-        connection = cls(connector)
+        """Starts the thread and opens the connection in it. Not to be cancelled.
+
+        Raises: what `connector` does, after the thread was told to end.
+        """
+        failures: list[BaseException] = []
+
+        def open_or_note() -> sqlite3.Connection:
+            # A connector that raises leaves a thread behind that may outlive the loop and then fail to report
+            # to it; a connection that is open is closed in good order.
+            try:
+                return connector()
+            except BaseException as exc:
+                failures.append(exc)
+                return sqlite3.connect(":memory:")
+
+        connection = cls(open_or_note)
         await connection
+        if failures:
+            await connection.close()
+            raise failures[0]
         return connection
 
 

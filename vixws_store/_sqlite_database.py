@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from anyio import Lock
+from anyio import CancelScope, Lock
 
 from vixws_core.errors import StoreError
 
@@ -110,16 +110,18 @@ class Database:
         if os.path.isdir(self.path):
             raise StoreError("store_unavailable", "a file was expected, found a folder")
         self._lock.acquire(self.path)
-        self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
-        self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
+        with CancelScope(shield=True):
+            self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
+            self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
 
     async def _close_connections(self) -> None:
         reading, self._reading = self._reading, None
         writing, self._writing = self._writing, None
         assert self._bridge is not None
-        for connection in (reading, writing):
-            if connection is not None:
-                await self._bridge.run(connection.close)
+        with CancelScope(shield=True):
+            for connection in (reading, writing):
+                if connection is not None:
+                    await self._bridge.run(connection.close)
 
 
 def _opening_error(error: BaseException, path: str) -> StoreError:

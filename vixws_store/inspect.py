@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -170,17 +171,16 @@ def _integer(value: Any) -> int | None:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[sqlite3.Connection]:
+def _opened(path: str) -> Generator[sqlite3.Connection]:
     """A connection that only reads.
 
     Raises: `StoreError` where there is no store of this version at `path`.
     """
     if not os.path.isfile(path):
         raise StoreError("store_unavailable", f"{path}: no such file")
-    # Not mode=ro: in a folder that can be written, reading a write-ahead log needs its index file.
-    db = sqlite3.connect(path, isolation_level=None)
+    # mode=ro also keeps this connection from checkpointing at its end: only a server's writer may do that.
+    db = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, isolation_level=None)
     try:
-        db.execute("PRAGMA query_only = 1")
         version = schema_version(db)
         if version != SCHEMA_VERSION:
             found = "no store" if version is None else f"a store of schema version {version}"

@@ -1,0 +1,60 @@
+"""Store URLs open what they name or say in one line what was expected."""
+
+from __future__ import annotations
+
+import pytest
+
+from vixws_core.errors import LocalError
+from vixws_store import MemoryMessageStore, SqliteMessageStore, open_store
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///chat_messages.db", "chat_messages.db"),
+        ("sqlite:///data/chat.db", "data/chat.db"),
+        ("sqlite:////var/lib/chat.db", "/var/lib/chat.db"),
+        ("sqlite:///a%20b%3F.db", "a b?.db"),
+    ],
+)
+def test_sqlite_url_names_a_file(url: str, path: str) -> None:
+    store = open_store(url)
+
+    assert isinstance(store, SqliteMessageStore)
+    assert path == store.path
+
+
+def test_memory_url_gives_a_memory_store() -> None:
+    assert isinstance(open_store("memory://"), MemoryMessageStore)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "chat.db",
+        "sqlite:chat.db",
+        "sqlite://chat.db",
+        "sqlite:///",
+        "sqlite:////",
+        "sqlite:///a.db?mode=ro",
+        "sqlite:///:memory:",
+        "sqlite:///a%00b",
+        "memory://x",
+        "mysql://h/db",
+        "redis://localhost",
+    ],
+)
+def test_bad_url_says_in_one_line_what_was_expected(url: str) -> None:
+    with pytest.raises(LocalError) as caught:
+        open_store(url)
+
+    assert "\n" not in str(caught.value)
+    assert any(word in str(caught.value) for word in ("expected sqlite:///", "takes no name", "must name a file"))
+
+
+def test_redis_url_is_not_served_and_its_password_not_repeated() -> None:
+    with pytest.raises(LocalError, match="this version has no redis store") as caught:
+        open_store("redis://user:secret@localhost/0")
+
+    assert "secret" not in str(caught.value)
