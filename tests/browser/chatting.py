@@ -128,7 +128,7 @@ class Peer:
         self.ep = ep
         self.head = head
         self.joined: dict[str, Any] = {}
-        self.answers_pings = True
+        self.pongs_left = 1000
         self.refusals: list[dict[str, Any]] = []
         self.published: dict[int, dict[str, Any]] = {}
         self.said: list[dict[str, Any]] = []
@@ -169,7 +169,8 @@ class Peer:
             case "$hello":
                 limits = {"message_bytes": 1000}
                 self.say("$welcome", {"v": 1, "reconnect_ms": 10, "limits": limits}, ref, None)
-            case "$ping" if self.answers_pings:
+            case "$ping" if self.pongs_left:
+                self.pongs_left -= 1
                 self.say("$pong", {"reconnect_ms": 10}, ref, None)
             case "$join":
                 since = payload.get("since")
