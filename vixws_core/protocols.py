@@ -15,10 +15,10 @@ __all__ = ["Consumer", "MessageStore", "Post"]
 
 
 class Consumer(Protocol):
-    """Sees every step that passes the door, in order. Must not raise, wait, or put inputs while it is shown one."""
+    """Sees every step that passes the door, in order. Must not raise or wait; inputs that it puts wait in line."""
 
-    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
-        """Takes note of one step. `effects` is not changed by anyone."""
+    def see(self, now: float, input: Input, effects: list[Effect], /) -> None:
+        """Takes note of one step. `effects` is not to be changed."""
         ...
 
 

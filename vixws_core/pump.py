@@ -41,7 +41,7 @@ class Pump:
         door: Door,
         clock: Callable[[], float],
         consumers: Sequence[Consumer] = (),
-        calls: Mapping[type, Callable[[Any], object]] | None = None,
+        calls: Mapping[Any, Callable[[Any], object]] | None = None,
     ) -> None:
         self.door = door
         self.clock = clock

@@ -76,7 +76,7 @@ class Inbox:
 
     def show(self, *effects: Effect) -> None:
         """Shows one step's effects to the store's consumer."""
-        self._store.consumer.see(0.0, TimePassed(), effects)
+        self._store.consumer.see(0.0, TimePassed(), list(effects))
 
     @property
     def inputs(self) -> list[Input]:
