@@ -30,9 +30,8 @@ class Transport:
                 pump.put(inputs.Disconnected(effect.conn))
 
 
-accept = {effects.Requested: lambda told: pump.do(inputs.Accept(told.conn, typed=False))}
-calls = accept | {effects.Opened: repeat, effects.MessageReceived: repeat}
-pump: Pump = Pump(Hub(), time.monotonic, [Transport()], calls)
+calls = {effects.Requested: lambda told: pump.do(inputs.Accept(told.conn, typed=False)), effects.Opened: repeat}
+pump: Pump = Pump(Hub(), time.monotonic, [Transport()], calls | {effects.MessageReceived: repeat})
 while True:
     with selectors.DefaultSelector() as selector:
         for conn, sock in [(0, listener), *socks.items()]:
