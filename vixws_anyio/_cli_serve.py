@@ -21,13 +21,18 @@ from anyio.abc import TaskStatus
 
 from vixws_core.protocols import Consumer, MessageStore
 
-from ._cli_terminal import FAILED, OK, CommandFailed, complain, faults_of, is_fault_of_caller, log_to_stderr
+from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 from .config import Config, ConfigError
 from .server import Listening, Server
 
-__all__ = ["find_application", "serve"]
+__all__ = ["find_application", "heed_signals", "leave", "serve"]
 
 log = logging.getLogger("vixws")
+
+
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends what runs before the loop does."""
+    raise KeyboardInterrupt
 
 
 def find_application(name: str | None) -> Server:
@@ -78,9 +83,6 @@ def serve(
 
     A store or metrics that the application brought along are kept, unless the configuration names others.
     """
-    log_to_stderr()
-    for number in (signal.SIGTERM, signal.SIGINT):  # Until the loop takes them over.
-        signal.signal(number, _leave)
     _need_loop(config)
     if server.store is None or config.source("store") not in ("default", "the application"):
         server.store = open_store(config.store)
@@ -103,7 +105,15 @@ def serve(
         anyio.run(_run, server, config, ready, backend=config.backend, backend_options=options)
     except Exception as exc:
         return _failed(exc, bool(announced))
+    finally:
+        heed_signals(signal.SIG_IGN)  # We are leaving already.
     return OK
+
+
+def heed_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers = leave) -> None:
+    """What SIGTERM and SIGINT do outside of the loop: by default they raise `KeyboardInterrupt`."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 async def _run(server: Server, config: Config, ready: Callable[[Listening], None]) -> None:
@@ -127,10 +137,6 @@ async def _watch_signals(server: Server, config: Config, *, task_status: TaskSta
             stopping = True
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(OK)
-
-
 def _announce(listening: Listening, store: str) -> None:
     """The line that others wait for. Nobody may be reading it."""
     line = f"vixws ready ws={listening.ws} http={listening.http} metrics={listening.metrics or 'off'}"
@@ -147,7 +153,7 @@ def _failed(exc: Exception, running: bool) -> int:
     faults = faults_of(exc)
     if all(map(is_fault_of_caller, faults)):
         complain("vixws serve", faults[0])
-        return FAILED if running else 2
+        return FAILED if running else USAGE
     log.critical("the server failed: %r", faults[0], exc_info=exc)
     return FAILED
 

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain
+from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain, log_to_stderr
 from ._setting_kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
 from .config import Config, show, suggest
 from .config import default as default_of
@@ -88,10 +88,15 @@ def _config_of(arguments: argparse.Namespace, base: Config | None) -> Config:
 def _serve(arguments: argparse.Namespace) -> int:
     from vixws_store.urls import open_store
 
-    from ._cli_serve import find_application, serve
+    from ._cli_serve import find_application, heed_signals, serve
 
-    server = find_application(arguments.app)
-    return serve(server, _config_of(arguments, server.config), open_store, _metrics)
+    try:
+        heed_signals()
+        log_to_stderr()
+        server = find_application(arguments.app)
+        return serve(server, _config_of(arguments, server.config), open_store, _metrics)
+    except KeyboardInterrupt:  # A signal before the loop took them over.
+        return OK
 
 
 def _metrics() -> Consumer:
