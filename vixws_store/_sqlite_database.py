@@ -119,9 +119,12 @@ class Database:
         writing, self._writing = self._writing, None
         assert self._bridge is not None
         with CancelScope(shield=True):
-            for connection in (reading, writing):
-                if connection is not None:
-                    await self._bridge.run(connection.close)
+            try:
+                if reading is not None:
+                    await self._bridge.run(reading.close)
+            finally:
+                if writing is not None:
+                    await self._bridge.run(writing.close)
 
 
 def _opening_error(error: BaseException, path: str) -> StoreError:

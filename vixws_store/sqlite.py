@@ -38,6 +38,9 @@ class SqliteMessageStore:
     message survives a power cut) or `NORMAL` (it survives the end of the process). `pages_max` bounds the
     file (`PRAGMA max_page_count`, pages of 4 KiB); over it appends fail `store_full`. `limits` says how
     much may wait. Nothing is opened before `run`.
+
+    A file that is removed or replaced while it is served is noticed at the next commit, which fails; then
+    the file at `path` is opened, or made, as at a start: an empty one has another epoch, and clients are told.
     """
 
     def __init__(
