@@ -1,0 +1,157 @@
+"""Each example runs and does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import runpy
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from websockets.sync.client import ClientConnection, connect
+
+from tests.serving import ROOT, environment, serving
+
+EXAMPLES = ROOT / "examples"
+
+
+def say(client: ClientConnection, type: str, payload: dict[str, Any], **head: Any) -> None:
+    client.send(json.dumps({"type": type, **head, "payload": payload}))
+
+
+def hear(client: ClientConnection) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(client.recv(timeout=10))
+    return message
+
+
+@contextmanager
+def example(name: str, folder: Path) -> Iterator[str]:
+    """The URL of an example that names a `server`, run by `vixws serve --app`."""
+    with serving(folder, "--app", f"examples.{name}:server") as served:
+        yield served.ws
+        assert served.stop() == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def test_every_example_has_a_test() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
+
+    assert {name for name in names if f"test_{name}_" not in tests} == set()
+
+
+def test_echo_sends_back_what_comes(tmp_path: Path) -> None:
+    with example("echo", tmp_path) as url, connect(url) as client:
+        client.send("hello")
+        client.send(b"\x00\xff")
+
+        assert [client.recv(timeout=10), client.recv(timeout=10)] == ["hello", b"\x00\xff"]
+
+
+def test_chat_rooms_validate_and_broadcast(tmp_path: Path) -> None:
+    with example("chat_rooms", tmp_path) as url, connect(url) as ada, connect(url) as bob:
+        assert hear(ada)["payload"] == hear(bob)["payload"] == {"text": "Welcome!"}
+        say(ada, "chat.join", {"room": "africa", "user": "ada"})
+        assert hear(ada)["payload"] == {"text": "ada joined"}
+        say(bob, "chat.join", {"room": "africa"}, ref="1")
+        assert hear(bob)["payload"]["code"] == "bad_message"
+        say(bob, "chat.join", {"room": "africa", "user": "bob"})
+        assert hear(bob)["payload"] == hear(ada)["payload"] == {"text": "bob joined"}
+        say(bob, "chat.message", {"room": "africa", "user": "bob", "text": "Hi"})
+
+        assert hear(ada) == hear(bob)
+
+
+def test_persistent_chat_gives_back_what_was_missed(tmp_path: Path) -> None:
+    with example("persistent_chat", tmp_path) as url, connect(url) as ada:
+        say(ada, "chat.message", {"text": "one"}, room="africa", ref="1")
+        first = hear(ada)["payload"]
+        say(ada, "chat.message", {"text": ""}, room="africa", ref="2")
+        assert hear(ada)["payload"]["code"] == "denied"
+        say(ada, "chat.message", {"text": "two"}, room="africa", ref="3")
+        hear(ada)
+    with example("persistent_chat", tmp_path) as url, connect(url) as bob:
+        since = {"ep": first["ep"], "off": first["off"], "id": first["id"]}
+        say(bob, "$join", {"since": since}, room="africa", ref="j")
+
+        assert hear(bob)["payload"]["recovered"] is True
+        assert hear(bob)["payload"] == {"text": "two"}
+
+
+def test_blocking_handlers_answer_from_a_thread(tmp_path: Path) -> None:
+    with example("blocking_handlers", tmp_path) as url, connect(url) as client:
+        say(client, "password.hash", {"password": "correct horse"})
+
+        assert len(hear(client)["payload"]["scrypt"]) == 128
+
+
+def test_metrics_move(tmp_path: Path) -> None:
+    flags = ("--app", "examples.metrics:server", "--metrics", "127.0.0.1:0")
+    with serving(tmp_path, *flags) as served, connect(served.ws) as client:
+        client.send("three small words")
+        assert client.recv(timeout=10) == "3"
+        with urllib.request.urlopen(served.fields["metrics"], timeout=10) as answer:
+            text = answer.read().decode()
+
+        assert "vixws_active_sessions 1.0" in text
+
+
+def test_embed_asyncio_serves_and_stops_by_cancelling() -> None:
+    told: list[str] = []
+    asyncio.run(runpy.run_path(str(EXAMPLES / "embed_asyncio.py"))["main"](0.3, 0, told.append))
+
+    assert told[0].startswith("ws://127.0.0.1:")
+    assert told[1:] == ["stopped"]
+
+
+def test_embed_trio_serves_and_stops_by_cancelling() -> None:
+    told: list[str] = []
+    trio.run(runpy.run_path(str(EXAMPLES / "embed_trio.py"))["main"], 0.3, 0, told.append)
+
+    assert told[0].startswith("ws://127.0.0.1:")
+    assert told[1:] == ["stopped"]
+
+
+def test_custom_transport_carries_the_hub_in_under_50_lines(tmp_path: Path) -> None:
+    source = (EXAMPLES / "custom_transport.py").read_text(encoding="utf-8")
+    port = free_port()
+    script = tmp_path / "transport.py"
+    script.write_text(source.replace("9090", str(port)), encoding="utf-8")
+    process = subprocess.Popen([sys.executable, script], env=environment())
+    try:
+        with connect_soon(port) as ada, connect(f"ws://127.0.0.1:{port}/") as bob:
+            ada.send("hello")
+
+            assert [ada.recv(timeout=10), bob.recv(timeout=10)] == ["hello", "hello"]
+        with connect(f"ws://127.0.0.1:{port}/") as again:
+            again.send("still here")
+
+            assert again.recv(timeout=10) == "still here"
+    finally:
+        process.kill()
+        process.wait()
+
+    assert len(source.splitlines()) < 50
+
+
+def connect_soon(port: int) -> ClientConnection:
+    """Connects to a server that is about to listen: tried for ten seconds."""
+    for _ in range(500):
+        try:
+            return connect(f"ws://127.0.0.1:{port}/")
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise AssertionError("nothing listens")
