@@ -127,6 +127,7 @@ class Peer:
     def __init__(self, head: int = 0, ep: str = "e1") -> None:
         self.ep = ep
         self.head = head
+        self.room = "africa"
         self.joined: dict[str, Any] = {}
         self.pongs_left = 1000
         self.refusals: list[dict[str, Any]] = []
@@ -138,14 +139,15 @@ class Peer:
     def attach(self, page: Page) -> None:
         page.route_web_socket(re.compile("^ws://"), self._route)
 
-    def say(self, type: str, payload: dict[str, Any], ref: str | None = None, room: str | None = "africa") -> None:
+    def say(self, type: str, payload: dict[str, Any], ref: str | None = None, everywhere: bool = False) -> None:
+        room = None if everywhere else self.room
         assert self.route is not None
         message = {"type": type, "room": room, "ref": ref, "payload": payload}
         self.route.send(json.dumps({key: value for key, value in message.items() if value is not None}))
 
     def entry(self, off: int) -> dict[str, Any]:
         payload = {"user": "Eve", "text": f"{self.ep} {off}"}
-        head = {"type": "chat.message", "room": "africa", "ep": self.ep, "off": off, "id": f"{self.ep}-{off}"}
+        head = {"type": "chat.message", "room": self.room, "ep": self.ep, "off": off, "id": f"{self.ep}-{off}"}
         return {**head, "ts": "2024-05-01T10:00:00.000Z", "payload": payload, **self.published.get(off, {})}
 
     def send_entry(self, off: int) -> None:
@@ -168,11 +170,12 @@ class Peer:
         match message["type"]:
             case "$hello":
                 limits = {"message_bytes": 1000}
-                self.say("$welcome", {"v": 1, "reconnect_ms": 10, "limits": limits}, ref, None)
+                self.say("$welcome", {"v": 1, "reconnect_ms": 10, "limits": limits}, ref, everywhere=True)
             case "$ping" if self.pongs_left:
                 self.pongs_left -= 1
-                self.say("$pong", {"reconnect_ms": 10}, ref, None)
+                self.say("$pong", {"reconnect_ms": 10}, ref, everywhere=True)
             case "$join":
+                self.room = message["room"]
                 since = payload.get("since")
                 start = since["off"] if since else max(0, self.head - payload["last"])
                 found = {"ep": self.ep, "from": start, "head": self.head, "floor": 0, "stored": True}

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 if TYPE_CHECKING:
-    from chatting import ChatServer, Visit
+    from tests.browser.chatting import ChatServer, Visit
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page
 
 CHROMIUM_ARGS = [
@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ChatServer]:
-    from chatting import ChatServer
+    from tests.browser.chatting import ChatServer
 
     server = ChatServer(tmp_path)
     server.start()

@@ -11,7 +11,7 @@ import pytest
 if find_spec("playwright") is None and os.environ.get("CI") != "true":
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-from chatting import PATIENCE_MS, ChatServer, Cut, Visit, expect_state, expect_texts, offsets, write
+from tests.browser.chatting import PATIENCE_MS, ChatServer, Cut, Visit, expect_state, expect_texts, offsets, write
 from playwright.sync_api import expect
 
 

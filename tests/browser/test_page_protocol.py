@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.util import find_spec
 
@@ -10,7 +11,7 @@ import pytest
 if find_spec("playwright") is None and os.environ.get("CI") != "true":
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-from chatting import Peer, Visit, expect_state, expect_texts, write
+from tests.browser.chatting import Peer, Visit, expect_state, expect_texts, write
 from playwright.sync_api import Page, expect
 
 
@@ -27,10 +28,29 @@ def test_seen_offsets_are_dropped_and_a_jump_is_asked_for(visit: Visit) -> None:
 
     peer.send_entry(2)
     peer.send_entry(5)
+    peer.send_entry(6)
 
-    expect_texts(page, ["e1 1", "e1 2", "e1 3", "e1 4", "e1 5"])
+    expect_texts(page, ["e1 1", "e1 2", "e1 3", "e1 4", "e1 5", "e1 6"])
     joins = peer.said_of("$join")
+    assert len(joins) == 2
     assert joins[1]["payload"]["since"] == {"ep": "e1", "off": 3, "id": "e1-3"}
+
+
+def test_what_still_comes_of_a_room_just_left_is_not_shown(visit: Visit) -> None:
+    page, peer = joined_peer(visit, head=1)
+    page.evaluate("location.hash = 'asia'")
+    expect(page.locator("#title-room")).to_have_text("# asia")
+    expect_state(page, "live")
+    assert peer.route is not None
+
+    late = {"room": "africa", "payload": {"user": "Eve", "text": "late"}}
+    peer.route.send(json.dumps(peer.entry(2) | late))
+    peer.route.send(json.dumps({"type": "chat.system", **late}))
+    peer.send_entry(2)
+
+    expect_texts(page, ["e1 1", "e1 2"])
+    expect(page.get_by_text("late", exact=True)).to_have_count(0)
+    assert [message["room"] for message in peer.said_of("$leave")] == ["africa"]
 
 
 def test_a_gap_is_told(visit: Visit) -> None:
@@ -116,7 +136,7 @@ def test_a_drain_is_obeyed(visit: Visit) -> None:
     page = visit("Ada", before=before)
     expect_state(page, "live")
 
-    peer.say("$drain", {"reconnect_in_ms": 20_000, "close_in_ms": 8000}, room=None)
+    peer.say("$drain", {"reconnect_in_ms": 20_000, "close_in_ms": 8000}, everywhere=True)
     expect_state(page, "offline")
     page.clock.run_for(12_000)
     expect_state(page, "offline")
