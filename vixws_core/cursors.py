@@ -36,7 +36,8 @@ class Cursors:
 
     def __init__(self, state: HubState) -> None:
         self._state = state
-        self._reads: dict[int, tuple[tuple[str, str, int, int], list[Member]]] = {}
+        self._reads: dict[int, tuple[tuple[str, str, int, int], int, list[Member]]] = {}
+        """Per request: what is read (room, epoch, after, bytes), up to which offset, and for whom."""
         self._shared: dict[tuple[str, str, int, int], int] = {}
         self._tails = Tails(state.config.tail_bytes_room, state.config.tail_bytes_total)
 
@@ -242,11 +243,11 @@ class Cursors:
         key = (room.name, room.ep, member.cursor, size)
         request = self._shared.get(key)
         if request is not None:
-            self._reads[request][1].append(member)
+            self._reads[request][2].append(member)
             return
         request = self._state.request()
         self._shared[key] = request
-        self._reads[request] = (key, [member])
+        self._reads[request] = (key, room.pos, [member])
         self._state.out.append(ReadStore(request, room.name, member.cursor, room.pos, config.page_rows_max, size))
 
     def read(self, input: StoreRead) -> bool:
@@ -254,7 +255,7 @@ class Cursors:
         found = self._reads.pop(input.request, None)
         if found is None:
             return False
-        key, members = found
+        key, until, members = found
         self._shared.pop(key, None)
         frames = [(row.off, encode_frame(TEXT, wire.stored_message(row))) for row in input.rows]
         for member in members:
@@ -262,16 +263,17 @@ class Cursors:
             conn.reading = False
             waits = self.is_current(member) and not member.live and not member.asking
             if waits and member.room.ep == key[1] and member.cursor == key[2]:
-                self._take_page(member, input, frames)
+                self._take_page(member, input, frames, until)
             self.catch_up(conn)
         return True
 
-    def _take_page(self, member: Member, page: StoreRead, frames: list[tuple[int, bytes]]) -> None:
+    def _take_page(self, member: Member, page: StoreRead, frames: list[tuple[int, bytes]], until: int) -> None:
+        """Sends a page that was asked for up to `until`; the room may have moved on since it was read."""
         room = member.room
         if page.ep != room.ep:
             self.change_log(room, page.ep, page.head, page.floor, "epoch")
             return
-        if page.head < room.pos:
+        if page.head < until:
             self.change_log(room, page.ep, page.head, page.floor, "ahead")
             return
         if page.floor > room.floor:
@@ -290,9 +292,9 @@ class Cursors:
             if off == member.live_at:
                 self._send_group(member, group)
         self._send_group(member, group)
-        if not frames and member.cursor < room.pos:
+        if not frames and member.cursor < until:
             # At least one row is read where one exists: none of these can be read any more.
-            self._gap(member, room.pos)
+            self._gap(member, until)
         if member.conn.behind and member.conn.behind[0] is member:
             member.conn.behind.rotate(-1)
 
@@ -315,7 +317,7 @@ class Cursors:
         found = self._reads.pop(request, None)
         if found is None:
             return False
-        key, members = found
+        key, _, members = found
         self._shared.pop(key, None)
         for member in members:
             member.conn.reading = False

@@ -1,0 +1,98 @@
+"""What simulated worlds found in the hub, each in its smallest form at the hub's door."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vixws_core import Hub, HubConfig, StoredMessage
+from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendBytes
+from vixws_core.frames import TEXT, FrameReader, encode_frame
+from vixws_core.inputs import (
+    Accept,
+    BytesReceived,
+    Connected,
+    HandlerFinished,
+    Input,
+    PositionKnown,
+    RoomAdvanced,
+    StoreRead,
+)
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Bench:
+    """A hub, one step at a time; `hears` gathers what each connection is sent."""
+
+    def __init__(self, **config: Any) -> None:
+        self.hub = Hub(HubConfig(**config))
+        self.effects: list[Effect] = []
+        self.hears: dict[int, list[dict[str, Any]]] = {}
+
+    def put(self, input: Input, now: float = 0.0) -> None:
+        self.effects = self.hub.handle(input, now)
+        for effect in self.effects:
+            if isinstance(effect, SendBytes | Broadcast):
+                for conn in effect.conns if isinstance(effect, Broadcast) else (effect.conn,):
+                    if not effect.data.startswith(b"HTTP"):
+                        items = FrameReader(client=True, message_bytes_max=1 << 30).feed(effect.data)
+                        self.hears.setdefault(conn, []).extend(json.loads(i) for i in items if isinstance(i, str))
+
+    def connect(self, conn: int) -> None:
+        self.put(Connected(conn))
+        self.put(BytesReceived(conn, REQUEST))
+        self.put(Accept(conn))
+        self.put(HandlerFinished(conn))
+
+    def say(self, conn: int, type: str, room: str, ref: str, **payload: Any) -> None:
+        text = json.dumps({"type": type, "room": room, "ref": ref, "payload": payload})
+        self.put(BytesReceived(conn, encode_frame(TEXT, text.encode(), b"abcd")))
+
+    def asked(self, kind: type[Any]) -> Any:
+        """The one ask of that kind in the last step."""
+        (found,) = [effect for effect in self.effects if isinstance(effect, kind)]
+        return found
+
+    def types(self, conn: int) -> list[str]:
+        return [message["type"] for message in self.hears.get(conn, [])]
+
+    def join_behind(self, conn: int, off: int, head: int, ref: str = "j") -> Any:
+        """Joins room "a" at `off` of a log that ends at `head`; returns the read that follows."""
+        self.say(conn, "$join", "a", ref, since={"ep": "e", "off": off})
+        self.put(PositionKnown(self.asked(FindPosition).request, "e", 0, head, f"{head:020d}"))
+        return self.asked(ReadStore)
+
+
+def row(off: int) -> StoredMessage:
+    return StoredMessage(f"{off:020d}", "event", "a", "note", "2030-01-01T00:00:00Z", b'{"n":%d}' % off, "e", off)
+
+
+def advanced(*offs: int) -> RoomAdvanced:
+    return RoomAdvanced("a", "e", offs[-1], tuple(row(off) for off in offs))
+
+
+def test_a_page_read_before_the_newest_commit_is_no_sign_of_a_lost_log() -> None:
+    bench = Bench()
+    bench.connect(1)
+    read = bench.join_behind(1, 1, 3)
+
+    bench.put(advanced(4))  # Commits and reads are told in either order.
+    bench.put(StoreRead(read.request, "e", 0, 3, (row(2), row(3))))
+
+    assert ["$joined", "note", "note", "$live", "note"] == bench.types(1)
+
+
+def test_an_empty_page_says_nothing_of_what_was_committed_after_it() -> None:
+    bench = Bench()
+    bench.connect(1)
+    read = bench.join_behind(1, 1, 3)
+
+    bench.put(advanced(4))
+    bench.put(StoreRead(read.request, "e", 3, 3, ()))  # All was trimmed up to 3 when it was read.
+
+    assert ["$joined", "$gap", "$live", "note"] == bench.types(1)
+    assert {"from": 2, "to": 3} == bench.hears[1][1]["payload"]
