@@ -11,8 +11,9 @@ from urllib.parse import quote
 import pytest
 
 if TYPE_CHECKING:
-    from tests.browser.chatting import ChatServer, Visit
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page
+
+    from tests.browser.chatting import ChatServer, Visit
 
 CHROMIUM_ARGS = [
     "--no-sandbox",

@@ -11,8 +11,9 @@ import pytest
 if find_spec("playwright") is None and os.environ.get("CI") != "true":
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-from tests.browser.chatting import PATIENCE_MS, ChatServer, Cut, Visit, expect_state, expect_texts, offsets, write
 from playwright.sync_api import expect
+
+from tests.browser.chatting import PATIENCE_MS, ChatServer, Cut, Visit, expect_state, expect_texts, offsets, write
 
 
 def test_two_people_see_one_list_in_one_order(visit: Visit) -> None:

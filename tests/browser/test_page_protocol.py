@@ -11,8 +11,9 @@ import pytest
 if find_spec("playwright") is None and os.environ.get("CI") != "true":
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-from tests.browser.chatting import Peer, Visit, expect_state, expect_texts, write
 from playwright.sync_api import Page, expect
+
+from tests.browser.chatting import Peer, Visit, expect_state, expect_texts, write
 
 
 def joined_peer(visit: Visit, head: int = 0) -> tuple[Page, Peer]:
