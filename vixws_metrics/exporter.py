@@ -95,7 +95,6 @@ class _Handler(WSGIRequestHandler):
 
     server_version = "vixws"
     sys_version = ""
-    timeout = SCRAPE_S
 
     def handle(self) -> None:
         """Reads a head and answers it; a client that leaves before that gets nothing."""

@@ -6,6 +6,7 @@ import gzip
 import logging
 import queue
 import socket
+import struct
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,13 +45,16 @@ class Running:
     def connect(self, stack: ExitStack, count: int) -> list[socket.socket]:
         """Connections that say nothing."""
         where = ("127.0.0.1", self.port)
-        return [stack.enter_context(socket.create_connection(where, timeout=10)) for _ in range(count)]
+        return [stack.enter_context(socket.create_connection(where, timeout=5)) for _ in range(count)]
 
     def send(self, data: bytes) -> bytes:
         """Sends bytes and reads to the end."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
+            try:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # The server has heard enough already.
             return read_to_end(sock)
 
 
@@ -204,6 +208,23 @@ def test_a_client_that_takes_too_long_is_shut_and_makes_room(alone: Running, mon
     for thread in scraping():
         thread.join(10)
     assert alone.ask()[0] == 200
+
+
+def test_a_client_that_breaks_off_is_no_news(
+    alone: Running, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "vixws.metrics")
+    with ExitStack() as stack:
+        (sock,) = alone.connect(stack, 1)
+        sock.sendall(b"GET /metr")
+        # RFC 9293 §3.10.4: a close without lingering resets the connection.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    assert alone.ask()[0] == 200  # By then the one before has its thread.
+    for thread in scraping():
+        thread.join(10)
+    assert "a scrape broke off" in {record.message for record in caplog.records}
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_server_stops_with_a_scrape_under_way(alone: Running) -> None:

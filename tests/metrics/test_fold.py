@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import REQUEST, Driving, frame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +57,8 @@ from vixws_core.inputs import (
 from vixws_metrics import WebSocketMetrics
 from vixws_metrics.fold import ERROR_KINDS, Histogram, count_messages
 
+from .driving import REQUEST, Driving, frame
+
 Step = tuple[Input, Sequence[Effect]]
 
 HI = encode_frame(TEXT, b"hi")
@@ -92,6 +93,14 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
     "a client publishes": (
         [(BytesReceived(1, b"x"), [APPEND])],
         {"vixws_received_messages_total": 1, "vixws_store_queue_depth": 1},
+    ),
+    "clients' publishes that waited for their turn": (
+        [
+            (HandlerFinished(1), [APPEND]),
+            (TimePassed(), [StoreAppend(8, "r", "event", "t", b"{}")]),
+            (Accept(2), [StoreAppend(9, "r", "event", "t", b"{}")]),
+        ],
+        {"vixws_received_messages_total": 3, "vixws_store_queue_depth": 3},
     ),
     "a client publishes into a room that is not stored": (
         [(BytesReceived(1, b"x"), [Broadcast((1, 2), HI)])],
@@ -148,7 +157,7 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
     ),
     "an append fails": (
         [(Publish("r", "t", b"{}"), [APPEND]), (StoreFailed(7, "store_full"), [])],
-        {"vixws_store_queue_depth": 0, "vixws_append_seconds_count": 1, 'vixws_errors_total{kind="store"}': 1},
+        {"vixws_store_queue_depth": 0, "vixws_append_seconds_sum": 1, 'vixws_errors_total{kind="store"}': 1},
     ),
     "a read fails": (
         [(Publish("r", "t", b"{}"), [APPEND]), (StoreFailed(8, "store_unavailable"), [])],
