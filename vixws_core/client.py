@@ -182,6 +182,11 @@ class ClientMachine:
         return self._rooms.cursors()
 
     @property
+    def rooms(self) -> tuple[str, ...]:
+        """The rooms that are wanted."""
+        return self._rooms.names()
+
+    @property
     def publishes_pending(self) -> int:
         """Publishes without a final answer."""
         return self._outbox.publishes
@@ -236,8 +241,8 @@ class ClientMachine:
             self._connect()
 
     def _stop(self, ask: ClientStop) -> None:
-        if ask.code not in (1000, 1001) and not 3000 <= ask.code <= 4999:
-            raise LocalError(f"close code must be 1000, 1001 or from 3000 to 4999, got {ask.code}")
+        if ask.code not in (1000, 1001, 1011) and not 3000 <= ask.code <= 4999:
+            raise LocalError(f"close code must be 1000, 1001, 1011 or from 3000 to 4999, got {ask.code}")
         state = self._state
         if state in (ClientState.GREETING, ClientState.OPEN):
             self._channel.close(ask.code, ask.reason)
@@ -249,6 +254,9 @@ class ClientMachine:
     def _send(self, ask: ClientSend) -> None:
         if self._state is not ClientState.OPEN:
             raise LocalError(f"messages can be sent while the client is open, it is {self._state.value}")
+        most = self._outbox.message_bytes_max
+        if most and len(ask.data) > most:
+            raise LocalError(f"the message has {len(ask.data)} bytes, the server takes {most}")
         self._link.send(ask.data, BINARY if ask.binary else TEXT)
 
     def _publish(self, ask: ClientPublish) -> None:

@@ -19,6 +19,8 @@ __all__ = ["ClientChannel", "Ended", "Opened"]
 
 _EVENTS_MAX: Final = 64
 """Frames taken from the bytes received before the limits are looked at again."""
+_EARLY_MAX: Final = 64
+"""Messages kept that come before the `$welcome`."""
 _HELLO: Final = "~hello"
 """The `ref` of our `$hello`."""
 
@@ -61,6 +63,7 @@ class ClientChannel:
         self._reader: FrameReader | None = None
         self._paused = False
         self._closing = False
+        self._early: list[str | bytes] = []
         self.session: str | None = None
         """The token with which the server resumes our presence."""
         self.reconnect_s = config.reconnect_first_s
@@ -76,7 +79,7 @@ class ClientChannel:
             "$gap": rooms.gap,
             "$reset": rooms.reset,
             "$kicked": rooms.kicked,
-            "$left": _left,
+            "$left": rooms.left,
             "$err": self._said_error,
             "$pong": self._said_pong,
             "$ping": self._said_ping,
@@ -90,6 +93,7 @@ class ClientChannel:
         """Begins on an upgraded connection."""
         self._reader = FrameReader(client=True, message_bytes_max=self._config.message_bytes_max)
         self._paused = self._closing = False
+        self._early = []
         self.drain_at = FAR
         if self._hello is None:
             self._opened(wire.WelcomePayload(), b"{}")
@@ -98,9 +102,12 @@ class ClientChannel:
         self._link.send(wire.envelope("$hello", encode_json(payload), ref=_HELLO))
 
     def opened(self) -> None:
-        """Begins to ping."""
+        """Takes the messages that came before the welcome, and begins to ping."""
         if self._config.ping_interval_s:
             self.ping_at = self._link.now + self._config.ping_interval_s
+        early, self._early = self._early, []
+        for item in early:
+            self._message(item)
 
     def close(self, code: int, reason: str) -> None:
         """Sends a close frame; from now on only answers to publishes and the server's close are looked at."""
@@ -167,11 +174,8 @@ class ClientChannel:
 
     def _frame(self, item: Received) -> None:
         link = self._link
-        if isinstance(item, str):
-            self._text(item)
-        elif isinstance(item, bytes):
-            if link.is_open:
-                self._rooms.tell(item)
+        if isinstance(item, str | bytes):
+            self._message(item)
         elif isinstance(item, PingReceived):
             # RFC 6455 §5.5.2: "an endpoint MUST send a Pong frame in response".
             if not self._closing:
@@ -193,19 +197,25 @@ class ClientChannel:
         self._link.tell(CloseTransport(self._link.conn))
         self._ended(code, reason, stop=stop)
 
-    def _text(self, text: str) -> None:
-        message = wire.decode(text)
+    def _message(self, data: str | bytes) -> None:
+        message = wire.decode(data) if isinstance(data, str) else None
         if message is not None and message.type[0] == "$":
             try:
-                self._said(message, text)
+                self._said(message, data)
             except BadMessage as exc:
                 self._link.blame(exc.code, f"{message.type}: {exc}")
+        elif self._closing:
+            return  # After our close nobody listens.
         elif not self._link.is_open:
-            return  # Before the welcome nothing is expected; after our close nobody listens.
-        elif message is not None and message.room is not None and self._of_room(message.room):
-            self._rooms.message(text, message)
+            # A server may greet before it has read our $hello; the application hears of it once we are open.
+            if len(self._early) < _EARLY_MAX:
+                self._early.append(data)
+            else:
+                self._link.tell(MessageSkipped(self._link.conn, "early"))
+        elif isinstance(data, str) and message is not None and message.room is not None and self._of_room(message.room):
+            self._rooms.message(data, message)
         else:
-            self._rooms.tell(text, message)
+            self._rooms.tell(data, message)
 
     def _of_room(self, room: str) -> bool:
         """Whether `room` beside the type means what the protocol says; a server without hello may mean its own."""
@@ -213,7 +223,7 @@ class ClientChannel:
 
     # ---- the protocol's own messages ------------------------------------------------------------
 
-    def _said(self, message: Incoming, text: str) -> None:
+    def _said(self, message: Incoming, data: str | bytes) -> None:
         kind = message.type
         if self._closing:
             # Our publishes may still be answered; nothing else matters any more.
@@ -230,7 +240,7 @@ class ClientChannel:
             if self._hello is not None:
                 self._link.tell(MessageSkipped(self._link.conn, "unknown_type"))
             else:
-                self._rooms.tell(text, message)
+                self._rooms.tell(data, message)
 
     def _said_welcome(self, message: Incoming) -> None:
         if self._link.is_open or message.ref != _HELLO:
@@ -269,7 +279,3 @@ class ClientChannel:
                 self._fail(1000, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)
         elif not (self._outbox.refused(message.ref, error) or self._rooms.refused(message.ref, error)):
             self._link.tell(ServerRefused(error.code, error.msg, message.ref))
-
-
-def _left(_: Incoming) -> None:
-    """`$left`: the room was left when the application asked."""

@@ -70,10 +70,11 @@ class JoinedPayload(msgspec.Struct, gc=False):
 
 
 class GapPayload(msgspec.Struct, gc=False):
-    """What a `$gap` says, bounds included."""
+    """What a `$gap` says: offsets, bounds included, or how many messages of a room that is not stored."""
 
     from_: Offset = msgspec.field(default=0, name="from")
     to: Offset = 0
+    dropped: Offset = 0
 
 
 class LivePayload(msgspec.Struct, gc=False):

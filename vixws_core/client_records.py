@@ -245,7 +245,8 @@ class ClientMessage(msgspec.Struct, frozen=True, gc=False):
     """One message for the application; answer with `MessageHandled(number)`.
 
     `data` is the message as received. `type` is "" for binary messages and text that is no envelope;
-    else `payload` is JSON. `ep`, `off` and `id` are set where it is an entry of a room's log.
+    else `payload` is JSON. `ep`, `off` and `id` are set where it is an entry of a room's log; of a room that we
+    did not join ourselves (the server's application put us there) they are as the server sent them.
     """
 
     number: int
@@ -288,11 +289,15 @@ class RoomLive(msgspec.Struct, frozen=True, gc=False):
 
 
 class RoomGap(msgspec.Struct, frozen=True, gc=False):
-    """The offsets `first` to `last` of `room`, both included, were trimmed before we read them."""
+    """The offsets `first` to `last` of `room`, both included, were trimmed before we read them.
+
+    `dropped`: how many messages of a room that is not stored we were too slow for.
+    """
 
     room: str
-    first: int
-    last: int
+    first: int = 0
+    last: int = 0
+    dropped: int = 0
 
 
 class RoomReset(msgspec.Struct, frozen=True, gc=False):

@@ -108,6 +108,8 @@ class ClientRooms:
         self._rooms: dict[str, _Room] = {}
         self._refs = 0
         self._number = 0
+        self._leaving: dict[str, int] = {}
+        """Rooms whose `$left` is on its way, and how many: what still comes of them belongs to the past."""
         self._told: dict[int, tuple[_Room | None, int]] = {}
         """Messages told and not handled: the stored room whose entry it is, and its size."""
         self.unhandled = 0
@@ -123,6 +125,10 @@ class ClientRooms:
 
     def __contains__(self, room: str) -> bool:
         return room in self._rooms
+
+    def names(self) -> tuple[str, ...]:
+        """The rooms that are wanted."""
+        return tuple(self._rooms)
 
     def positions(self) -> dict[str, Position]:
         """Where each stored room's handled messages end."""
@@ -157,7 +163,7 @@ class ClientRooms:
             return
         self._forget(room)
         if room.phase in (_Phase.ASKED, _Phase.IN) and self._link.is_open:
-            self._link.send(wire.envelope("$leave", b"{}", room=room.name))
+            self._send_leave(room.name)
         self._link.tell(RoomLeft(room.name))
 
     def handled(self, number: int) -> None:
@@ -195,6 +201,7 @@ class ClientRooms:
     def lost(self) -> None:
         """Takes note that the connection ended."""
         self.retry_at = FAR
+        self._leaving.clear()
         for room in self._rooms.values():
             room.retry_at = FAR
             if room.phase is not _Phase.PARKED:
@@ -225,6 +232,10 @@ class ClientRooms:
             payload["on_fail"] = "floor"
         self._link.send(wire.envelope("$join", encode_json(payload), ref=room.ref, room=room.name))
 
+    def _send_leave(self, room: str) -> None:
+        self._leaving[room] = self._leaving.get(room, 0) + 1
+        self._link.send(wire.envelope("$leave", b"{}", room=room))
+
     def _member(self, name: str | None) -> _Room | None:
         """The room of that name, where the server has let us in."""
         room = self._rooms.get(name or "")
@@ -254,6 +265,13 @@ class ClientRooms:
         told = RoomJoined(room.name, found.ep, found.from_, found.head, found.floor, recovered, reason, found.stored)
         self._link.tell(told)
 
+    def left(self, message: Incoming) -> None:
+        """`$left`: nothing more comes of that membership."""
+        name = message.room or ""
+        waiting = self._leaving.pop(name, 0) - 1
+        if waiting > 0:
+            self._leaving[name] = waiting
+
     def live(self, message: Incoming) -> None:
         """`$live`: all that was announced has come."""
         room = self._member(message.room)
@@ -269,7 +287,7 @@ class ClientRooms:
             return
         found = wire.decode_payload(wire.GapPayload, message.payload)
         if room.at is None:
-            self._link.tell(RoomGap(room.name, found.from_, found.to))
+            self._link.tell(RoomGap(room.name, dropped=found.dropped))
             return
         ep, off, _ = room.at
         if found.from_ > off + 1:
@@ -330,8 +348,11 @@ class ClientRooms:
 
     def message(self, data: str, message: Incoming) -> None:
         """A message of a room."""
-        room = self._member(message.room)
-        if room is None:
+        name = message.room or ""
+        room = self._rooms.get(name)
+        if room is None and name not in self._leaving:
+            self.tell(data, message)  # The server's application has put us into this room.
+        elif room is None or room.phase is not _Phase.IN:
             self.late += 1
         elif not message.off:
             self.tell(data, message)
@@ -344,7 +365,7 @@ class ClientRooms:
             or room.unhandled_bytes >= self._config.room_unhandled_bytes_max
         ):
             room.phase = _Phase.PARKED
-            self._link.send(wire.envelope("$leave", b"{}", room=room.name))
+            self._send_leave(room.name)
         else:
             room.unhandled += 1
             room.unhandled_bytes += len(data)
@@ -372,7 +393,6 @@ class ClientRooms:
         if message is None:
             self._link.tell(ClientMessage(number, data))
             return number
-        stored = room is not None
         told = ClientMessage(
             number,
             data,
@@ -380,9 +400,9 @@ class ClientRooms:
             bytes(message.payload),
             message.room,
             message.kind,
-            message.ep if stored else "",
-            message.off if stored else 0,
-            message.id if stored else "",
+            message.ep,
+            message.off,
+            message.id,
             message.ts,
             message.mid,
             message.sender,

@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 import pytest
-from client_rig import SEED, WELCOME, Rig, entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wsproto.utilities import generate_accept_token
 
+from tests.core.client_rig import SEED, WELCOME, Rig, entry
 from vixws_core.client import (
     ClientClosed,
     ClientConfig,
@@ -446,7 +446,7 @@ def test_same_inputs_give_same_bytes_without_clock_or_chance(monkeypatch: pytest
             rig.put(ClientStart(), ClientJoin("r"), ClientPublish(1, "r", "t"))
             rig.open()
             rig.joined("r")
-            rig.put(ClientSend(b"x" * 70_000), Disconnected(1))
+            rig.put(ClientSend(b"x" * 60_000), Disconnected(1))
             rig.pass_time(100)
 
     assert first.told == second.told
