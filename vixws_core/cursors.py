@@ -185,11 +185,11 @@ class Cursors:
 
     def unpark(self, conn: Conn) -> None:
         """Goes on where the cursors stand, and tells what was dropped of rooms that are not stored."""
-        for member in (conn.rooms or {}).values():
+        dropped, conn.dropped = conn.dropped or {}, None
+        for name, member in (conn.rooms or {}).items():
             member.room.live = None
-        dropped, conn.dropped = conn.dropped, None
-        for name, count in (dropped or {}).items():
-            self.sessions.answer(conn, wire.answer("$gap", room=name, payload={"dropped": count}))
+            if member.wire and name in dropped:
+                self.sessions.answer(conn, wire.answer("$gap", room=name, payload={"dropped": dropped[name]}))
         self.catch_up(conn)
 
     def catch_up(self, conn: Conn) -> None:

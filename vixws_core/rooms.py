@@ -165,6 +165,8 @@ class Rooms:
         if member is None:
             return False
         self._detach(member)
+        if conn.dropped is not None:
+            conn.dropped.pop(name, None)
         room = member.room
         if not room.members:
             del self._by_name[name]
