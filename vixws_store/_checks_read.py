@@ -33,6 +33,7 @@ async def a_page_obeys_its_bounds(store: MessageStore) -> None:
     equal([], await offs(1 << 62, 1 << 63, 500, 1 << 20), "any offset may be asked for")
     equal([], await offs(0, 20, 0, 1 << 20), "rows_max 0 gives no rows")
     equal([1], await offs(-5, 1, 500, 1 << 20), "offsets begin at 1")
+    equal([1], await offs(-(1 << 70), 1, 500, 1 << 20), "any offset may be asked for")
 
 
 @check

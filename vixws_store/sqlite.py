@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -20,12 +21,14 @@ from vixws_core.protocols import Consumer, Post
 from ._append_queue import Limits
 from ._calls import append_ask, batch_asks, settled
 from ._sqlite_bridge import open_bridge
-from ._sqlite_database import FAILURES, Database
+from ._sqlite_database import FAILURES, Database, store_error
 from ._sqlite_reader import LogReader
 from ._sqlite_worker import Worker
 from ._sqlite_writer import LogWriter
 
 __all__ = ["Limits", "SqliteMessageStore"]
+
+LOGGER = logging.getLogger("vixws.store")
 
 REPLAY_ROWS_MAX = 500
 """Rows of one read of `replay_from`."""
@@ -244,9 +247,9 @@ async def _close(database: Database) -> None:
     """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
     try:
         await database.write(database.writer.checkpoint)
-    except FAILURES:
-        pass
+    except FAILURES as exc:
+        LOGGER.warning("store closed without a checkpoint: %s", store_error(exc, database.path))
     try:
         await database.close()
-    except sqlite3.Error:
-        pass
+    except sqlite3.Error as exc:
+        LOGGER.warning("store not closed in good order: %s", store_error(exc, database.path))
