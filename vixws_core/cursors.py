@@ -261,7 +261,7 @@ class Cursors:
         for member in members:
             conn = member.conn
             conn.reading = False
-            waits = self.is_current(member) and not member.live and not member.asking
+            waits = self.is_current(member) and not (member.live or member.asking or conn.parked)
             if waits and member.room.ep == key[1] and member.cursor == key[2]:
                 self._take_page(member, input, frames, until)
             self.catch_up(conn)

@@ -10,12 +10,14 @@ from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendB
 from vixws_core.frames import TEXT, FrameReader, encode_frame
 from vixws_core.inputs import (
     Accept,
+    BytesFlushed,
     BytesReceived,
     Connected,
     HandlerFinished,
     Input,
     PositionKnown,
     RoomAdvanced,
+    Send,
     StoreRead,
 )
 
@@ -83,7 +85,7 @@ def test_a_page_read_before_the_newest_commit_is_no_sign_of_a_lost_log() -> None
     bench.put(advanced(4))  # Commits and reads are told in either order.
     bench.put(StoreRead(read.request, "e", 0, 3, (row(2), row(3))))
 
-    assert ["$joined", "note", "note", "$live", "note"] == bench.types(1)
+    assert bench.types(1) == ["$joined", "note", "note", "$live", "note"]
 
 
 def test_an_empty_page_says_nothing_of_what_was_committed_after_it() -> None:
@@ -94,5 +96,21 @@ def test_an_empty_page_says_nothing_of_what_was_committed_after_it() -> None:
     bench.put(advanced(4))
     bench.put(StoreRead(read.request, "e", 3, 3, ()))  # All was trimmed up to 3 when it was read.
 
-    assert ["$joined", "$gap", "$live", "note"] == bench.types(1)
-    assert {"from": 2, "to": 3} == bench.hears[1][1]["payload"]
+    assert bench.types(1) == ["$joined", "$gap", "$live", "note"]
+    assert bench.hears[1][1]["payload"] == {"from": 2, "to": 3}
+
+
+def test_a_page_that_comes_to_a_parked_connection_waits_in_the_log() -> None:
+    bench = Bench(unsent_bytes_low=500, unsent_bytes_high=1_000)
+    bench.connect(1)
+    read = bench.join_behind(1, 1, 3)
+    bench.put(Send(1, b'{"type":"big","payload":"%s"}' % (b"x" * 1_000)))
+
+    bench.put(StoreRead(read.request, "e", 0, 3, (row(2), row(3))))
+
+    assert bench.types(1) == ["$joined", "big"]
+
+    bench.put(BytesFlushed(((1, bench.hub.unsent_bytes_of(1)),)))
+    bench.put(StoreRead(bench.asked(ReadStore).request, "e", 0, 3, (row(2), row(3))))
+
+    assert bench.types(1) == ["$joined", "big", "note", "note", "$live"]
