@@ -161,9 +161,9 @@ class Cursors:
     def make_live(self, member: Member) -> None:
         member.live = True
         member.room.live = None
-        self._tell_live(member, member.room.pos)
+        self.tell_live(member, member.room.pos)
 
-    def _tell_live(self, member: Member, cursor: int) -> None:
+    def tell_live(self, member: Member, cursor: int) -> None:
         """Tells `$live` once, as soon as the cursor reaches the announced head."""
         if member.live_at is not None and cursor >= member.live_at:
             if member.wire:
@@ -232,7 +232,7 @@ class Cursors:
             if off == member.live_at:
                 break
         self.sessions.put(conn, b"".join(frames))
-        self._tell_live(member, member.cursor)
+        self.tell_live(member, member.cursor)
 
     def _read(self, member: Member) -> None:
         """Asks the store for the next page; the same page that another one waits for is asked for once."""
@@ -302,7 +302,7 @@ class Cursors:
         if group:
             self.sessions.put(member.conn, b"".join(group))
             group.clear()
-        self._tell_live(member, member.cursor)
+        self.tell_live(member, member.cursor)
 
     def _gap(self, member: Member, upto: int) -> None:
         """Tells that the entries from the cursor on up to `upto` are no more (PROTOCOL §3: never silence)."""
@@ -310,7 +310,7 @@ class Cursors:
             payload = {"from": member.cursor + 1, "to": upto}
             self.sessions.answer(member.conn, wire.answer("$gap", room=member.room.name, payload=payload))
         member.cursor = upto
-        self._tell_live(member, upto)
+        self.tell_live(member, upto)
 
     def read_failed(self, request: int) -> bool:
         """A page could not be read: asked again later. False where the request is not one of ours."""

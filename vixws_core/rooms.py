@@ -142,6 +142,7 @@ class Rooms:
         if reason is not None:
             payload["reason"] = reason
         self._tell_joined(member, payload)
+        self._cursors.tell_live(member, cursor)  # Nothing was announced: what is sent next is new already.
         self._settle(member)
 
     def _tell_joined(self, member: Member, payload: dict[str, object]) -> None:

@@ -114,3 +114,14 @@ def test_a_page_that_comes_to_a_parked_connection_waits_in_the_log() -> None:
     bench.put(StoreRead(bench.asked(ReadStore).request, "e", 0, 3, (row(2), row(3))))
 
     assert bench.types(1) == ["$joined", "big", "note", "note", "$live"]
+
+
+def test_live_is_told_before_what_is_newer_than_the_announced_head() -> None:
+    bench = Bench(unsent_bytes_low=100)
+    bench.connect(1)
+    bench.say(1, "$join", "a", "j")  # Its answers fill the connection up to the low mark: nothing is read on.
+    bench.put(PositionKnown(bench.asked(FindPosition).request, "e", 0, 3, f"{3:020d}"))
+    bench.put(advanced(4))
+    bench.put(BytesFlushed(((1, bench.hub.unsent_bytes_of(1)),)))
+
+    assert bench.types(1) == ["$joined", "$live", "note"]
