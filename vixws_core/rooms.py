@@ -185,11 +185,18 @@ class Rooms:
         room.members.pop(conn.id, None)
         if member.asking:
             room.asking -= 1
+            self._refuse(member, "bad_message", "the room was left or joined again before this join was answered")
         if member.live:
             member.live = False
             room.live = None
         if conn.behind is not None:
             conn.behind = deque(other for other in conn.behind if other is not member) or None
+
+    def _refuse(self, member: Member, code: str, message: str) -> None:
+        """Answers a client's join that comes to nothing: every ref gets its one final answer (PROTOCOL §11)."""
+        if member.ref is not None:
+            self.sessions.answer(member.conn, wire.error(code, message, member.ref, member.room.name))
+            member.ref = None
 
     def retry(self, conn: Conn) -> None:
         """Asks again what could not be read."""
@@ -205,7 +212,7 @@ class Rooms:
             return False
         if self._cursors.is_current(asked):
             if asked.ref is not None:
-                self.sessions.answer(asked.conn, wire.error(code, message, asked.ref, asked.room.name))
+                self._refuse(asked, code, message)
                 self.leave(asked.conn, asked.room.name)
             else:
                 self._cursors.retry_later(asked.conn)

@@ -455,9 +455,9 @@ class Sessions:
     def end_transport(self, conn: Conn, *, abort: bool = False) -> None:
         if conn.phase is Phase.CLOSED and not abort:
             return
+        conn.phase = Phase.CLOSED  # First: nothing is sent behind the close frame, whatever leaving rooms answers.
         if conn.opened:
             self._out_of_rooms(conn)
-        conn.phase = Phase.CLOSED
         conn.since = self._state.now
         conn.early = b""
         self._state.out.append(CloseTransport(conn.id, abort))

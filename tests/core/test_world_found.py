@@ -7,7 +7,7 @@ from typing import Any
 
 from vixws_core import Hub, HubConfig, StoredMessage
 from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendBytes
-from vixws_core.frames import TEXT, FrameReader, encode_frame
+from vixws_core.frames import TEXT, FrameReader, encode_close, encode_frame
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -18,6 +18,7 @@ from vixws_core.inputs import (
     PositionKnown,
     RoomAdvanced,
     Send,
+    StoreFailed,
     StoreRead,
 )
 
@@ -125,3 +126,49 @@ def test_live_is_told_before_what_is_newer_than_the_announced_head() -> None:
     bench.put(BytesFlushed(((1, bench.hub.unsent_bytes_of(1)),)))
 
     assert bench.types(1) == ["$joined", "$live", "note"]
+
+
+def test_a_join_that_was_left_before_its_answer_is_answered_once() -> None:
+    bench = Bench()
+    bench.connect(1)
+    bench.say(1, "$join", "a", "j")
+    find = bench.asked(FindPosition)
+    bench.say(1, "$leave", "a", "l")
+    bench.put(PositionKnown(find.request, "e", 0, 0, ""))
+
+    assert [(message["type"], message["ref"]) for message in bench.hears[1]] == [("$err", "j"), ("$left", "l")]
+
+
+def test_a_join_that_was_repeated_before_its_answer_is_answered_once() -> None:
+    bench = Bench()
+    bench.connect(1)
+    bench.say(1, "$join", "a", "j1")
+    first = bench.asked(FindPosition)
+    bench.say(1, "$join", "a", "j2")
+    second = bench.asked(FindPosition)
+    for find in (first, second):
+        bench.put(PositionKnown(find.request, "e", 0, 0, ""))
+
+    assert [(message["type"], message.get("ref")) for message in bench.hears[1]] == [
+        ("$err", "j1"),
+        ("$joined", "j2"),
+        ("$live", None),
+    ]
+
+
+def test_a_join_whose_position_cannot_be_had_is_answered_once() -> None:
+    bench = Bench()
+    bench.connect(1)
+    bench.say(1, "$join", "a", "j")
+    bench.put(StoreFailed(bench.asked(FindPosition).request, "store_unavailable"))
+
+    assert [(message["type"], message["ref"]) for message in bench.hears[1]] == [("$err", "j")]
+
+
+def test_nothing_follows_the_close_frame_of_a_connection_that_was_joining() -> None:
+    bench = Bench()
+    bench.connect(1)
+    bench.say(1, "$join", "a", "j")
+    bench.put(BytesReceived(1, encode_close(1000, "", b"abcd")))
+
+    assert bench.types(1) == []
