@@ -59,6 +59,7 @@ class Cursors:
         elif input.ep != room.ep:
             start = input.entries[0].off - 1 if input.entries else input.head
             self.change_log(room, input.ep, start, 0, "epoch")
+            room.floor = -1  # Only the log itself can tell the next one who joins.
         if input.head <= room.pos:
             return
         fresh = [row for row in input.entries if row.off > room.pos]

@@ -34,7 +34,8 @@ class Rooms:
         self._state = state
         self._cursors = cursors
         self._by_name = state.rooms
-        self._asks: dict[int, Member] = {}
+        self._asks: dict[int, tuple[Member, str, int]] = {}
+        """Positions being asked for: the member, and the room's epoch and position when it was asked."""
 
     def is_stored(self, name: str) -> bool:
         """Whether messages of the room are stored: all are, but for the configured patterns."""
@@ -94,27 +95,37 @@ class Rooms:
         found = room.tail.id_at(since.off)
         if since.ep != room.ep or found is None or (since.id is not None and since.id != found):
             return False
+        if since.off < room.floor:  # The tail has it still, and the log has not.
+            return False
         self._place(member, since.off, None, room.pos)
         return True
 
     def _find_position(self, member: Member) -> None:
         request = self._state.request()
-        self._asks[request] = member
+        room = member.room
+        self._asks[request] = (member, room.ep, room.pos)
         off = member.since.off if member.since is not None else None
-        self._state.out.append(FindPosition(request, member.room.name, off))
+        self._state.out.append(FindPosition(request, room.name, off))
 
     def position_known(self, input: PositionKnown) -> bool:
         """Places the member that asked; False where the request is not one of ours."""
-        member = self._asks.pop(input.request, None)
-        if member is None:
+        asked = self._asks.pop(input.request, None)
+        if asked is None:
             return False
+        member, ep_then, pos_then = asked
         if not self._cursors.is_current(member):
             return True
         room, since = member.room, member.since
         if not room.known:
             room.known, room.ep, room.pos = True, input.ep, input.head
         elif room.ep != input.ep:
+            if room.ep != ep_then:  # The room heard of a new log meanwhile: the answer may be the old one's.
+                self._find_position(member)
+                return True
             self._cursors.change_log(room, input.ep, input.head, input.floor, "epoch")
+        elif room.ep == ep_then and input.head < pos_then:
+            # What was told to be stored before we asked is not there: the log went back.
+            self._cursors.change_log(room, input.ep, input.head, input.floor, "ahead")
         elif since is not None and since.ep == room.ep and input.head < since.off <= room.pos:
             self._find_position(member)  # The room moved past the answer: only a new one can tell about this offset.
             return True
@@ -201,13 +212,13 @@ class Rooms:
     def retry(self, conn: Conn) -> None:
         """Asks again what could not be read."""
         for member in tuple((conn.rooms or {}).values()):
-            if member.asking and member not in self._asks.values():
+            if member.asking and all(asked is not member for asked, _, _ in self._asks.values()):
                 self._find_position(member)
         self._cursors.catch_up(conn)
 
     def position_failed(self, request: int, code: str, message: str) -> bool:
         """A position could not be had: refused to the client that asked, or asked again later."""
-        asked = self._asks.pop(request, None)
+        asked, _, _ = self._asks.pop(request, (None, "", 0))
         if asked is None:
             return False
         if self._cursors.is_current(asked):
