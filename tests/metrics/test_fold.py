@@ -17,6 +17,7 @@ from vixws_core.effects import (
     Broadcast,
     Closed,
     CloseTransport,
+    Drained,
     Effect,
     FindPosition,
     Joined,
@@ -124,6 +125,7 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
         {"vixws_sent_messages_total": 1, "vixws_parked_readers": 1},
     ),
     "a directed message that is refused": ([(Send(1, b"hi"), [])], {"vixws_sent_messages_total": 0}),
+    "a directed message comes too late": ([(Send(1, b"hi"), [Drained()])], {"vixws_sent_messages_total": 0}),
     "a page of three and a control frame": (
         [(TimePassed(), [SendBytes(1, HI * 3), SendBytes(1, encode_frame(PING, b""))])],
         {"vixws_sent_messages_total": 3, "vixws_broadcasts_total": 0},
@@ -209,7 +211,7 @@ def test_steps_add_up_to_the_expected_values(name: str) -> None:
     steps, expected = TABLE[name]
     metrics = WebSocketMetrics()
 
-    for now, (input, effects) in enumerate(steps):
+    for now, (input, effects) in enumerate(steps, 1):
         metrics.see(float(now), input, effects)
 
     assert expected == {sample: value(metrics, sample) for sample in expected}
