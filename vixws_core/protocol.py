@@ -63,6 +63,7 @@ class _Question(msgspec.Struct, frozen=True, gc=False):
     type: str
     ref: str | None
     room: str
+    newest_first: bool
 
 
 class Protocol:
@@ -187,7 +188,7 @@ class Protocol:
         newest_first = asked.after is None
         after = 0 if asked.after is None else asked.after
         until = _NO_OFFSET if asked.before is None else max(0, asked.before - 1)
-        request = self._ask(conn, envelope, room)
+        request = self._ask(conn, envelope, room, newest_first)
         size = self._state.config.message_bytes_max
         self._state.out.append(ReadStore(request, room, after, until, asked.limit, size, newest_first))
 
@@ -201,9 +202,9 @@ class Protocol:
             raise BadMessage("unknown_room", f"room {room!r:.60} keeps no history")
         return room
 
-    def _ask(self, conn: Conn, envelope: Envelope, room: str) -> int:
+    def _ask(self, conn: Conn, envelope: Envelope, room: str, newest_first: bool = False) -> int:
         request = self._state.request()
-        self._questions[request] = _Question(conn.id, envelope.type, envelope.ref, room)
+        self._questions[request] = _Question(conn.id, envelope.type, envelope.ref, room, newest_first)
         self._owe(conn)
         return request
 
@@ -230,11 +231,8 @@ class Protocol:
             messages.append(text)
         more = False
         if input.rows:
-            first, last = input.rows[0].off, input.rows[len(messages) - 1].off
-            backwards = first > last or (first == last and first == input.head)
-            more = last > input.floor + 1 if backwards else last < input.head
-            if len(messages) < len(input.rows):
-                more = True
+            last = input.rows[len(messages) - 1].off
+            more = last > input.floor + 1 if question.newest_first else last < input.head
         page = b'{"messages":[%b],"more":%b}' % (b",".join(messages), b"true" if more else b"false")
         self.sessions.answer(conn, wire.answer("$page", question.ref, question.room, msgspec.Raw(page)))
 
