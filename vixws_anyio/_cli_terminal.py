@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final, TextIO, cast
+from typing import BinaryIO, Final, TextIO, cast
 
 from vixws_core.errors import LocalError, StoreError
 
@@ -16,6 +17,7 @@ __all__ = [
     "OK",
     "USAGE",
     "CommandFailed",
+    "Progress",
     "colour",
     "complain",
     "faults_of",
@@ -68,6 +70,43 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], grey_if: str
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         shade = "blue" if number == 0 else "grey" if grey_if and line[-1] == grey_if else ""
         print(colour(shade, text, sys.stdout) if shade else text)
+
+
+class Progress:
+    """One line on a terminal that is written over, ten times a second; nothing anywhere else.
+
+    Shows a bar where `source` is a file, whose size is known.
+    """
+
+    def __init__(self, source: BinaryIO, stream: TextIO) -> None:
+        found = os.fstat(source.fileno())
+        self._bytes = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        self._done = 0
+        self._stream = stream
+        self._active = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._next = 0.0
+
+    def read(self, count: int) -> None:
+        """So many bytes more of the source are read."""
+        self._done += count
+
+    def show(self, words: str) -> None:
+        """Writes the line, unless it was just written."""
+        now = time.monotonic()
+        if not self._active or now < self._next:
+            return
+        self._next = now + 0.1
+        if self._bytes:
+            part = min(1.0, self._done / self._bytes)
+            words = f"{'█' * int(part * 30):░<30} {part:4.0%}  {words}"
+        self._stream.write(f"\r\x1b[K{words}")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Takes the line away."""
+        if self._active:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
 
 def faults_of(exc: BaseException) -> list[BaseException]:

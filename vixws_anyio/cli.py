@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, NoReturn
+from typing import Final
+
+import msgspec
 
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain, log_to_stderr
-from ._setting_kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
-from .config import Config, show, suggest
-from .config import default as default_of
-from .settings import SECTIONS, SETTINGS, Setting
+from ._cli_flags import Parser, add_settings, config_of, count_of, seconds_of, unknown
+from ._cli_messages import print_message
+from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, colour, complain, log_to_stderr, one_line, print_table
 
 __all__ = ["main"]
 
@@ -25,14 +25,6 @@ BROKEN_PIPE: Final = 141
 INTERRUPTED: Final = 130
 """128 + SIGINT."""
 
-_TITLES: Final = {
-    "websocket": "connections",
-    "store": "the store",
-    "metrics": "metrics",
-    "rooms": "rooms",
-    "auth": "authentication",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 where it failed, 2 where it could not start."""
@@ -40,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, rest = parser.parse_known_args(argv)
         if rest:
-            raise CommandFailed(_unknown(rest[0]))
+            raise CommandFailed(unknown(rest[0]))
         run: Callable[[argparse.Namespace], int] = arguments.run
         code = run(arguments)
         sys.stdout.flush()
@@ -54,12 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandFailed as exc:
         complain(_name(argv), exc)
         return exc.code
-    except LocalError as exc:
+    except (LocalError, StoreError) as exc:
         complain(_name(argv), exc)
         return USAGE
-    except StoreError as exc:
-        complain(_name(argv), exc)
-        return FAILED
     return code
 
 
@@ -68,21 +57,7 @@ def _name(argv: Sequence[str] | None) -> str:
     return f"vixws {words[0]}" if words and words[0].isalpha() else "vixws"
 
 
-def _unknown(word: str) -> str:
-    """What to say of a word on the command line that nothing takes."""
-    if not word.startswith("-"):
-        return f"expected flags only, got {word!r:.100}"
-    flag = word.partition("=")[0]
-    return f"unknown flag {flag!r:.100}{suggest(flag, ('--config', '--app', *(one.flag for one in SETTINGS)))}"
-
-
 # ---- commands ---------------------------------------------------------------------------------------
-
-
-def _config_of(arguments: argparse.Namespace, base: Config | None) -> Config:
-    given = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
-    flags = {field: value for field, value in given.items() if value is not None}
-    return Config.load(arguments.config, os.environ, flags, base)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -94,7 +69,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         heed_signals()
         log_to_stderr()
         server = find_application(arguments.app)
-        return serve(server, _config_of(arguments, server.config), open_store, _metrics)
+        return serve(server, config_of(arguments, server.config), open_store, _metrics)
     except KeyboardInterrupt:  # A signal before the loop took them over.
         return OK
 
@@ -113,7 +88,7 @@ def _config(arguments: argparse.Namespace) -> int:
         sys.stdout.write(as_markdown())
         return OK
     base = find_application(arguments.app).config if arguments.app is not None else None
-    config = _config_of(arguments, base)
+    config = config_of(arguments, base)
     if arguments.json:
         print(as_json(config))
     else:
@@ -121,25 +96,69 @@ def _config(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _store_stats(arguments: argparse.Namespace) -> int:
+    from vixws_store.inspect import stats
+
+    found = stats(arguments.file)
+    if arguments.json:
+        print(msgspec.json.encode(found).decode())
+        return OK
+    print(f"{one_line(found.path)}: {found.file_bytes:,} bytes, and {found.wal_bytes:,} in its WAL")
+    print(f"schema version {found.schema_version}, epoch {one_line(found.epoch)}, last id {found.last_id:020}")
+    print(f"{found.rows:,} messages in {len(found.rooms):,} rooms, {found.payload_bytes:,} bytes of payloads")
+    if found.rooms:
+        rows = [
+            (room.room, str(room.rows), str(room.payload_bytes), str(room.floor), str(room.head), room.ep, room.last_ts)
+            for room in found.rooms
+        ]
+        print()
+        print_table(("ROOM", "MESSAGES", "BYTES", "FLOOR", "HEAD", "EPOCH", "NEWEST"), rows)
+    return OK
+
+
+def _store_history(arguments: argparse.Namespace) -> int:
+    from vixws_store.inspect import history
+
+    for entry in history(arguments.file, arguments.room, arguments.limit, arguments.before):
+        print_message(entry, arguments.json)
+    return OK
+
+
+def _store_check(arguments: argparse.Namespace) -> int:
+    from vixws_store.inspect import check
+
+    found = check(arguments.file)
+    for finding in found.findings:
+        place = "" if finding.room is None else f"room {finding.room} offset {finding.off} id {finding.id}: "
+        print(one_line(f"{place}{finding.message}"))
+    verdict = "sound" if found.sound else f"{len(found.findings)} findings"
+    print(f"{found.rows:,} messages: {colour('green' if found.sound else 'red', verdict, sys.stdout)}")
+    return OK if found.sound else FAILED
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    from ._cli_talk import tail
+
+    return tail(arguments)
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from ._cli_talk import publish
+
+    return publish(arguments)
+
+
 # ---- the command line -------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line; `--help` tells the rest."""
-
-    def error(self, message: str) -> NoReturn:
-        raise CommandFailed(f"{message} (try {self.prog} --help)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="vixws",
         description="WebSocket rooms with durable, ordered, resumable history.",
         epilog="Each command explains itself: vixws serve --help",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vixws {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
 
     serve = commands.add_parser(
         "serve",
@@ -148,9 +167,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a server until SIGTERM or SIGINT. Prints one line on stdout once it listens; logs on stderr.",
         epilog="Exit status: 0 after a signal, 2 where it could not start, 1 otherwise. docs/configuration.md has the "
         "ranges of all settings, which a file and VIXWS_... variables can set too.",
-        allow_abbrev=False,
     )
-    _add_settings(serve)
+    add_settings(serve)
     serve.set_defaults(run=_serve)
 
     config = commands.add_parser(
@@ -158,54 +176,74 @@ def _parser() -> argparse.ArgumentParser:
         help="print the effective configuration, and where each value came from",
         usage="vixws config [--json | --markdown] [--config FILE] [--app MODULE:NAME] [flags]",
         description="Prints what `vixws serve` would run on, with the same flags, and where each value came from.",
-        allow_abbrev=False,
     )
     config.add_argument("--json", action="store_true", help="as JSON")
     config.add_argument("--markdown", action="store_true", help="write docs/configuration.md instead")
-    _add_settings(config)
+    add_settings(config)
     config.set_defaults(run=_config)
+    _add_talk(commands.add_parser)
+    store = commands.add_parser(
+        "store",
+        help="look into a store's file, served or not",
+        description="Looks into a SQLite store's file. Only reads: the file may be served meanwhile.",
+        epilog="Exit status: 0, 1 where check found damage, 2 where the file cannot be read.",
+    )
+    _add_store_actions(store)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="JSON file with settings")
-    parser.add_argument("--app", metavar="MODULE:NAME", help="the Server to run; the current folder is importable")
-    groups = {section: parser.add_argument_group(_TITLES[section]) for section in SECTIONS}
-    for setting in SETTINGS:
-        group = groups[setting.section]
-        meaning = setting.meaning.replace("`", "").replace("%", "%%")
-        if not meaning[1].isupper():  # An abbreviation stays as it is.
-            meaning = meaning[0].lower() + meaning[1:]
-        text = meaning.rstrip(".")
-        if (default := default_of(setting)) not in (None, ()):
-            text += f" (default {default if isinstance(default, str) else show(default)})"
-        if isinstance(setting.kind, Switch):
-            group.add_argument(
-                setting.flag, dest=setting.field, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
-        else:
-            group.add_argument(setting.flag, dest=setting.field, metavar=_metavar(setting), help=text)
+def _add_talk(add: Callable[..., argparse.ArgumentParser]) -> None:
+    tail = add(
+        "tail",
+        help="print a room's messages as they come",
+        description="Prints the messages of a room as they come, over reconnects, until interrupted.",
+    )
+    tail.add_argument("url", metavar="URL", help="ws://... or wss://... of a server")
+    tail.add_argument("room", metavar="ROOM")
+    where = tail.add_mutually_exclusive_group()
+    where.add_argument("--since", metavar="EP:OFF", help="begin after this position of the room's log")
+    where.add_argument("--last", type=count_of, default=0, metavar="N", help="begin with the newest N messages")
+    tail.add_argument("--count", type=count_of, metavar="N", help="end after N messages")
+    tail.add_argument("--json", action="store_true", help="a JSON object a line, with ids and offsets")
+    tail.add_argument("--ca", metavar="FILE", help="PEM file of the authority to trust for wss://")
+    tail.set_defaults(run=_tail)
+
+    publish = add(
+        "publish",
+        help="publish a message, or each line of stdin",
+        description="Publishes into a room, and waits until it is stored. Prints the position EP:OFF and the id.",
+        epilog="Exit status: 0 where all are stored, 1 where one is not, 2 where it could not start.",
+    )
+    publish.add_argument("url", metavar="URL", help="ws://... or wss://... of a server")
+    publish.add_argument("room", metavar="ROOM")
+    publish.add_argument("type", metavar="TYPE", help="the messages' type, such as chat.message")
+    publish.add_argument("payload", metavar="JSON|-", help="the payload, an object; -: one from each line of stdin")
+    publish.add_argument(
+        "--timeout", type=seconds_of, default=30.0, metavar="SECONDS", help="for an answer (default 30)"
+    )
+    publish.add_argument("--ca", metavar="FILE", help="PEM file of the authority to trust for wss://")
+    publish.set_defaults(run=_publish)
 
 
-def _metavar(setting: Setting) -> str:
-    """What stands after a flag in its help."""
-    match setting.kind:
-        case Choice(words):
-            return "|".join(words)
-        case Number(unit="seconds"):
-            return "SECONDS"
-        case Whole(unit="bytes"):
-            return "BYTES"
-        case Address():
-            return "HOST:PORT|off"
-        case Words():
-            return "PATTERN,..."
-        case Optional():
-            return "FILE"
-        case Text():
-            return "URL" if setting.section == "store" else "HOST"
-        case _:
-            return "N"
+def _add_store_actions(store: argparse.ArgumentParser) -> None:
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=Parser)
+
+    stats = actions.add_parser("stats", help="counts and sizes, room by room")
+    stats.add_argument("file", metavar="FILE")
+    stats.add_argument("--json", action="store_true", help="as JSON")
+    stats.set_defaults(run=_store_stats)
+
+    history = actions.add_parser("history", help="the newest messages of a room, oldest first")
+    history.add_argument("file", metavar="FILE")
+    history.add_argument("room", metavar="ROOM")
+    history.add_argument("--limit", type=count_of, default=50, metavar="N", help="how many (default 50)")
+    history.add_argument("--before", metavar="ID", help="only messages below this id")
+    history.add_argument("--json", action="store_true", help="a JSON object a line, with ids and offsets")
+    history.set_defaults(run=_store_history)
+
+    check = actions.add_parser("check", help="look for damage: checksums, offsets, ids")
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_store_check)
 
 
 def _version() -> str:

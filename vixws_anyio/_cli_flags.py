@@ -1,0 +1,109 @@
+"""The flags of the command line: one for each row of the table of settings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any, Final, NoReturn
+
+from ._cli_terminal import CommandFailed
+from ._setting_kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
+from .config import Config, show, suggest
+from .config import default as default_of
+from .settings import SECTIONS, SETTINGS, Setting
+
+__all__ = ["Parser", "add_settings", "config_of", "count_of", "seconds_of", "unknown"]
+
+_TITLES: Final = {
+    "websocket": "connections",
+    "store": "the store",
+    "metrics": "metrics",
+    "rooms": "rooms",
+    "auth": "authentication",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line; `--help` tells the rest. Flags are written out."""
+
+    def __init__(self, **options: Any) -> None:
+        options["allow_abbrev"] = False
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandFailed(f"{message} (try {self.prog} --help)")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`, `--app`, and a flag for each setting, grouped by section."""
+    parser.add_argument("--config", metavar="FILE", help="JSON file with settings")
+    parser.add_argument("--app", metavar="MODULE:NAME", help="the Server to run; the current folder is importable")
+    groups = {section: parser.add_argument_group(_TITLES[section]) for section in SECTIONS}
+    for setting in SETTINGS:
+        group = groups[setting.section]
+        meaning = setting.meaning.replace("`", "").replace("%", "%%")
+        if not meaning[1].isupper():  # An abbreviation stays as it is.
+            meaning = meaning[0].lower() + meaning[1:]
+        text = meaning.rstrip(".")
+        if (default := default_of(setting)) not in (None, ()):
+            text += f" (default {default if isinstance(default, str) else show(default)})"
+        if isinstance(setting.kind, Switch):
+            group.add_argument(
+                setting.flag, dest=setting.field, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            group.add_argument(setting.flag, dest=setting.field, metavar=_metavar(setting), help=text)
+
+
+def _metavar(setting: Setting) -> str:
+    """What stands after a flag in its help."""
+    match setting.kind:
+        case Choice(words):
+            return "|".join(words)
+        case Number(unit="seconds"):
+            return "SECONDS"
+        case Whole(unit="bytes"):
+            return "BYTES"
+        case Address():
+            return "HOST:PORT|off"
+        case Words():
+            return "PATTERN,..."
+        case Optional():
+            return "FILE"
+        case Text():
+            return "URL" if setting.section == "store" else "HOST"
+        case _:
+            return "N"
+
+
+def config_of(arguments: argparse.Namespace, base: Config | None) -> Config:
+    """The configuration that parsed flags, the file they name and the environment make. Raises: `ConfigError`."""
+    given = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
+    flags = {field: value for field, value in given.items() if value is not None}
+    return Config.load(arguments.config, os.environ, flags, base)
+
+
+def unknown(word: str) -> str:
+    """What to say of a word on the command line that nothing takes."""
+    if not word.startswith("-"):
+        return f"expected flags only, got {word!r:.100}"
+    flag = word.partition("=")[0]
+    return f"unknown flag {flag!r:.100}{suggest(flag, ('--config', '--app', *(one.flag for one in SETTINGS)))}"
+
+
+def count_of(text: str) -> int:
+    """A count on the command line, 0 to 1,000,000."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"expected a count from 0 to 1000000, got {show(text)}")
+    return int(text)
+
+
+def seconds_of(text: str) -> float:
+    """Seconds on the command line, 0.01 to 86,400."""
+    kind = Number(0.01, 86_400.0)
+    try:
+        value = kind.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {kind.expected}, got {show(text)}") from None
+    assert isinstance(value, float)
+    return value
