@@ -90,7 +90,9 @@ class Protocol:
         }
 
     def take(self, conn: Conn, envelope: Envelope) -> None:
-        """Handles one message that is the hub's business."""
+        """Handles one message that is the hub's business; of a connection that is gone only its publishes are."""
+        if conn.gone and envelope.type[0] == "$":
+            return
         try:
             if envelope.type[0] != "$":
                 conn.heard = True

@@ -393,6 +393,9 @@ class Sessions:
     # ---- closing --------------------------------------------------------------------------------
 
     def close_asked(self, input: Close) -> None:
+        """The application's close. Raises: `LocalError` for a code that is none (RFC 6455 §7.4)."""
+        if not 1000 <= input.code <= 4999:
+            raise LocalError(f"a close code must be from 1000 to 4999, got {input.code}")
         conn = self._state.conns.get(input.conn)
         if conn is not None:
             self.close(conn, input.code, input.reason)
@@ -480,6 +483,6 @@ class Sessions:
             del state.conns[conn.id]
             return
         self._out_of_rooms(conn)
-        if not conn.close_reason:
+        if conn.close_code == 1006 and not conn.close_reason:
             conn.close_reason = input.reason
         self._finish(conn)
