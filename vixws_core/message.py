@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -61,7 +61,7 @@ def payload_json(payload: object) -> bytes:
     Raises: `LocalError` where it is neither.
     """
     if isinstance(payload, list | tuple):
-        return encode_json(kvs_to_json(payload))
+        return encode_json(kvs_to_json(cast(Sequence[Json], payload)))
     if payload is None:
         return b"{}"
     data = encode_json(payload)
@@ -114,14 +114,21 @@ class JsonMessage(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             found = _ENVELOPES.decode(text)
-            payload = json.loads(bytes(found.payload), parse_constant=_no_constant)
+            payload: Json = json.loads(bytes(found.payload), parse_constant=_no_constant)
         except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
             raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
         if not found.type:
             raise BadMessage("bad_message", "type must be a non-empty string")
         if not isinstance(payload, dict):
             raise BadMessage("bad_message", f"payload must be an object, got {payload!r:.80}")
-        return cls(type=found.type, payload=payload, room=found.room, id=found.id, kind=found.kind, ts=found.ts)
+        return cls(
+            type=found.type,
+            payload=cast(dict[str, Json], payload),
+            room=found.room,
+            id=found.id,
+            kind=found.kind,
+            ts=found.ts,
+        )
 
     def to_json(self) -> str:
         """Writes the message with those of `id kind ts room` that are set."""
