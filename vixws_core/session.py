@@ -180,13 +180,16 @@ class Sessions:
                 self.resume(conn, Pause.BACKLOG)
             if not reader.in_message:
                 conn.message_since = FAR
-            elif conn.message_since == FAR or events:
+            elif conn.message_since == FAR or any(type(event) in (str, bytes) for event in events):
+                # Another message began; control frames in the midst of one give it no more time.
                 conn.message_since = state.now
                 state.arm(conn, state.now + state.config.message_timeout_s)
         if events:
             self._sort(conn, events)
         if conn.ending is not None or conn.gone:
             self._finish(conn)
+        elif state.draining:
+            self.deadlines.drain(conn)
 
     def _sort(self, conn: Conn, events: list[Received]) -> None:
         """Turns what the frames held into messages in turn, and answers pings."""
@@ -463,6 +466,7 @@ class Sessions:
             self._out_of_rooms(conn)
         conn.since = self._state.now
         conn.early = b""
+        self._state.ready.pop(conn.id, None)
         self._state.out.append(CloseTransport(conn.id, abort))
         if not abort:
             self._state.arm(conn, conn.since + self._state.config.close_timeout_s)
