@@ -85,11 +85,12 @@ class HeadReader:
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
         head = self._buffer if end < 0 else self._buffer[: end + 4]
+        # RFC 9112 §2.2 and §5.2: a bare LF or CR and folded lines are refused, not repaired. Only bytes within the
+        # limit are looked at, so that the verdict does not depend on how they were cut.
+        if _BAD_LINE_END.search(head, 0, self._head_bytes_max):
+            return HeadRefused(400, "lines must end in CR LF and must not be folded"), b""
         if len(head) > self._head_bytes_max:
             return HeadRefused(431, f"the request head is over {self._head_bytes_max} bytes"), b""
-        # RFC 9112 §2.2 and §5.2: a bare LF or CR and folded lines are refused, not repaired.
-        if _BAD_LINE_END.search(head):
-            return HeadRefused(400, "lines must end in CR LF and must not be folded"), b""
         if end < 0:
             return None, b""
         rest = self._buffer[end + 4 :]

@@ -44,7 +44,7 @@ from vixws_core.inputs import (
 )
 from vixws_core.log import PureLog, StoreAnswer, StoreAsk, run_asks, store_asks
 
-__all__ = ["EPOCH", "MASK", "REQUEST", "TS", "Harness", "Peer", "close_frame", "text_frame", "upgrade_request"]
+__all__ = ["EPOCH", "KEY", "MASK", "REQUEST", "TS", "Harness", "Peer", "close_frame", "text_frame", "upgrade_request"]
 
 EPOCH = "ep1"
 MASK = b"\x11\x22\x33\x44"
