@@ -38,6 +38,7 @@ from .inputs import (
     LeaveAll,
     ListHistory,
     Publish,
+    Refuse,
     Reject,
     Send,
     SendToAll,
@@ -120,6 +121,7 @@ class App:
         self._requests = count(1)
         self._publishes: dict[int, tuple[str, Done]] = {}
         self._lists: dict[int, Listed] = {}
+        self._over = ""
         self.calls: dict[type, Callable[[Any], object]] = {
             Requested: self._requested,
             Opened: self._opened,
@@ -197,16 +199,25 @@ class App:
         if len(data) > self.message_bytes_max:
             raise LocalError(f"payload must be at most {self.message_bytes_max} bytes, got {len(data)}")
         conn = None if session is None else session.id
-        if done is None:
-            self._do(Publish(room, type, data, kind, mid, store, conn=conn, ref=ref))
-            return
-        request = next(self._requests)
-        self._publishes[request] = (room, done)
-        self._do(Publish(room, type, data, kind, mid, store, request, conn, ref))
+        request = None if done is None else next(self._requests)
+        if request is not None and done is not None:
+            self._publishes[request] = (room, done)
+        try:
+            self._do(Publish(room, type, data, kind, mid, store, request, conn, ref))
+        except BaseException:
+            self._publishes.pop(request or 0, None)
+            raise
+        if session is not None and ref is not None:
+            session.answer_later(ref)  # The hub answers it.
+        if self._over:
+            self.abandon(self._over)
 
-    def history(self, room: str, limit: int, before_id: str | None, done: Listed) -> None:
+    def history(
+        self, room: str, limit: int, before_id: str | None, done: Listed, session: Session | None = None
+    ) -> None:
         """Reads the newest `limit` stored messages of `room` below the id `before_id`; `done` gets them once.
 
+        `session` is the one that it is for: one that asks for too much at once is not read meanwhile.
         Raises: `LocalError` for a bad room name or a limit below 1.
         """
         check_room(room)
@@ -214,7 +225,9 @@ class App:
             raise LocalError(f"limit must be 1 or more, got {limit}")
         request = next(self._requests)
         self._lists[request] = done
-        self._do(ListHistory(request, room, limit, before_id))
+        self._do(ListHistory(request, room, limit, before_id, None if session is None else session.id))
+        if self._over:
+            self.abandon(self._over)
 
     def members(self, room: str) -> list[Session]:
         """The sessions in `room` now, in no particular order."""
@@ -243,6 +256,10 @@ class App:
     def send(self, command: Send) -> bool:
         """Runs a `Send`; whether bytes went into the outbox."""
         return SendBytes in map(type, self._do(command))
+
+    def refuse(self, session: Session, ref: str, code: str, message: str) -> None:
+        """Answers a message of `session` with `$err`."""
+        self._do(Refuse(session.id, code, message, ref))
 
     def close(self, session: Session, command: Close) -> None:
         """Runs a `Close` of an open session. Raises: `LocalError` for a code or reason that cannot be sent."""
@@ -276,7 +293,8 @@ class App:
     # ---- what the hub tells ---------------------------------------------------------------------
 
     def abandon(self, message: str) -> None:
-        """Answers every call that still waits for the hub with a failure; for a shell whose hub is gone."""
+        """Answers every call that waits for the hub, now or later, with a failure; for a shell whose hub is gone."""
+        self._over = message
         publishes, self._publishes = self._publishes, {}
         lists, self._lists = self._lists, {}
         for request, (room, done) in publishes.items():

@@ -33,6 +33,7 @@ class Session:
         "id",
         "is_open",
         "over",
+        "owes",
         "peer",
         "router",
         "subprotocol",
@@ -56,6 +57,8 @@ class Session:
         """Whether one of its handlers is running; the dispatcher's own."""
         self.over = False
         """Whether its end was told while a handler was running; the dispatcher's own."""
+        self.owes: str | None = None
+        """The `ref` of the message being handled, until it is answered; the dispatcher's own."""
         self._data: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -97,10 +100,28 @@ class Session:
     def send_json(self, type: str, payload: object = None, *, ref: str | None = None) -> bool:
         """Sends `{"type", "payload"}`; `payload` is an object or flat pairs, `["text", "Hi"]`.
 
-        `ref` echoes the request that this answers. False where the connection is gone or takes no more.
+        `ref` echoes the request that this answers, which a connection takes even while it takes no more of
+        others. False where the connection is gone or takes no more.
         Raises: `LocalError` for an empty type or a payload that JSON cannot hold.
         """
-        return self.app.send(Send(self.id, self.app.encode_envelope(type, payload, ref)))
+        sent = self.app.send(Send(self.id, self.app.encode_envelope(type, payload, ref), answer=ref is not None))
+        if ref is not None:
+            self.answer_later(ref)
+        return sent
+
+    def answer_later(self, ref: str | None) -> None:
+        """Takes over the answer to the message `ref`: none is sent when its handler returns.
+
+        Whoever calls this sends exactly one, with `send_json(…, ref=ref)`. For handlers whose answer comes from
+        a callback or a task; any other message with a `ref` gets `$ack` when its handler returns without one.
+        """
+        if ref == self.owes:
+            self.owes = None
+
+    def refuse(self, ref: str, code: str, message: str) -> None:
+        """Answers the message `ref` with `$err`; for handlers that answer later, where others raise `Refused`."""
+        self.app.refuse(self, ref, code, message)
+        self.answer_later(ref)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Starts the closing handshake after what was sent before; a second call does nothing.

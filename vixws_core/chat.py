@@ -165,7 +165,11 @@ def history(session: Session, payload: HistoryPayload, message: AppMessage) -> N
 
     def done(listed: HistoryListed) -> None:
         if listed.code:
-            _error(session, message.type, listed.message or listed.code)
+            text = listed.message or listed.code
+            if message.ref is None:
+                _error(session, message.type, text)
+            else:
+                session.refuse(message.ref, listed.code, text)
             return
         rows = _newest_that_fit(listed.rows, session.app.message_bytes_max)
         session.send_json(
@@ -178,7 +182,8 @@ def history(session: Session, payload: HistoryPayload, message: AppMessage) -> N
             ref=message.ref,
         )
 
-    session.app.history(payload.room, payload.limit, payload.before, done)
+    session.app.history(payload.room, payload.limit, payload.before, done, session)
+    session.answer_later(message.ref)
 
 
 def _announce(session: Session, room: str, text: str) -> None:

@@ -1,5 +1,7 @@
 """Runs an application's handlers: in order, one failure at a time, whether or not they have to wait.
 
+Every message with a `ref` gets one final answer: the handler's own, a refusal, or else `$ack` when it returned.
+
 A record of messages is a generator. Plain handlers run in it at once; where one has to wait (it is `async`,
 or blocks in a thread) it yields a `Waiting`, and a shell runs that and sends the outcome back in. So the
 rules of order and failure are written once, here, for every loop.
@@ -7,7 +9,8 @@ rules of order and failure are written once, here, for every loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import is_dataclass
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -15,7 +18,7 @@ import msgspec
 from .app_session import Session
 from .effects import AppMessage, Effect
 from .errors import Refused
-from .inputs import Close, HandlerFinished, Input, Publish, Refuse
+from .inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from .message import payload_json
 from .router import BadPayload, Handler, decode_object
 
@@ -86,6 +89,7 @@ class Runner:
                             else:
                                 raw.function(session, message)
                         continue
+                    session.owes = message.ref
                     if message.type != name:
                         name = ""
                     if message.room is not None:
@@ -98,14 +102,17 @@ class Runner:
                             yield Waiting(raw, (session, message.text))
                         else:
                             raw.function(session, message.text)
+                    answer: Any = None
                     handler, args = self._typed_call(session, message)
                     if handler is not None:
                         if handler.waits:
-                            yield Waiting(handler, args)
+                            answer = yield Waiting(handler, args)
                         else:
-                            handler.function(*args)
+                            answer = handler.function(*args)
+                    if session.owes is not None:
+                        self._acknowledge(session, session.owes, answer)
                 except Refused as exc:
-                    ref = message.ref if type(message) is AppMessage else None
+                    ref, session.owes = session.owes, None
                     self._do(Refuse(session.id, exc.code, str(exc), ref))
         except Exception as exc:
             failure = exc
@@ -131,10 +138,17 @@ class Runner:
                 raise Refused(str(exc), "bad_message") from None
             if message.ref is not None:  # Every `ref` gets its one answer, whatever the handler says besides.
                 self._do(Refuse(session.id, "bad_message", str(exc), message.ref))
+                session.owes = None
             return router.bad, (session, message.type, str(exc))
         if router.raw is None and message.ref is not None:
             raise Refused(f"no handler for the type {message.type!r:.80}", "unknown_type")
         return None, ()
+
+    def _acknowledge(self, session: Session, ref: str, answer: object) -> None:
+        """Gives a message that its handler left unanswered its `$ack`, with what the handler returned."""
+        session.owes = None
+        text = session.app.encode_envelope("$ack", answer if _is_object(answer) else None, ref)
+        self._do(Send(session.id, text, answer=True))
 
     def _guard(self, session: Session, message: AppMessage, guard: Handler | None) -> Steps:
         """Asks the guard of a publish, then publishes, or the refusal goes up."""
@@ -159,9 +173,10 @@ class Runner:
                 message.kind,
                 message.mid,
                 conn=session.id,
-                ref=message.ref,
+                ref=session.owes,
             )
         )
+        session.owes = None
 
     def opening(self, session: Session) -> Steps:
         """Runs `on_open`; `Refused` there closes with 4003."""
@@ -214,7 +229,15 @@ class Runner:
 
     def _finish(self, session: Session, finished: HandlerFinished) -> None:
         session.busy = False
+        session.owes = None
         over = session.over  # What is told while the command runs is the application's to see to.
         self._do(finished)
         if over:
             self.start(self.closing(session))
+
+
+def _is_object(answer: object) -> bool:
+    """Whether what a handler returned becomes a JSON object."""
+    if isinstance(answer, Mapping | msgspec.Struct):
+        return True
+    return not isinstance(answer, type) and (is_dataclass(answer) or hasattr(answer, "model_dump_json"))

@@ -102,11 +102,15 @@ class LeaveAll(msgspec.Struct, frozen=True, gc=False):
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Sends one message to `conn`: `data` is UTF-8 text, or any bytes with `binary`."""
+    """Sends one message to `conn`: `data` is UTF-8 text, or any bytes with `binary`.
+
+    It is refused where `conn` takes no more, unless it is the `answer` to a request: those are bounded already.
+    """
 
     conn: int
     data: bytes
     binary: bool = False
+    answer: bool = False
 
 
 class SendToAll(msgspec.Struct, frozen=True, gc=False):
@@ -138,13 +142,15 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
 class ListHistory(msgspec.Struct, frozen=True, gc=False):
     """Asks for at most `limit` stored messages of `room` older than the message `before_id` (or the newest).
 
-    Answered by the tell `HistoryListed` with the same `request`, oldest first.
+    Answered by the tell `HistoryListed` with the same `request`, oldest first. `conn` names the connection that
+    it is for, whose unanswered requests are limited.
     """
 
     request: int
     room: str
     limit: int
     before_id: str | None = None
+    conn: int | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):

@@ -79,7 +79,8 @@ class Protocol:
         self._state = state
         self.appends: dict[int, _Append] = {}
         self._questions: dict[int, _Question] = {}
-        self._lists: dict[int, int] = {}
+        self._lists: dict[int, tuple[int, int | None]] = {}
+        """The application's questions: its request, and the connection that it is for."""
         self._takes = {
             "$hello": self._hello,
             "$ping": self._ping,
@@ -137,7 +138,7 @@ class Protocol:
         conn.hello = True
         if hello.pub:
             conn.scope = blake2b(hello.pub.encode(), key=state.secret, digest_size=16).hexdigest()
-        welcome = {
+        welcome: dict[str, object] = {
             "v": 1,
             "session": "s_" + state.token("session"),
             "resumed": False,
@@ -237,6 +238,7 @@ class Protocol:
             more = last > input.floor + 1 if question.newest_first else last < input.head
         page = b'{"messages":[%b],"more":%b}' % (b",".join(messages), b"true" if more else b"false")
         self.sessions.answer(conn, wire.answer("$page", question.ref, question.room, msgspec.Raw(page)))
+        self._drain(conn)
 
     def position_known(self, input: PositionKnown) -> None:
         """Answers `$position`."""
@@ -246,6 +248,7 @@ class Protocol:
             return
         payload = {"ep": input.ep, "head": input.head, "floor": input.floor, "id": input.id}
         self.sessions.answer(conn, wire.answer("$position", question.ref, question.room, payload))
+        self._drain(conn)
 
     # ---- publishing -----------------------------------------------------------------------------
 
@@ -305,6 +308,11 @@ class Protocol:
         if conn.pauses & Pause.OWED and conn.owed <= self._state.config.publishes_max // 2:
             self.sessions.resume(conn, Pause.OWED)
 
+    def _drain(self, conn: Conn) -> None:
+        """An answer was the last thing that a hub which shuts down had to wait for, perhaps."""
+        if self._state.draining:
+            self.deadlines.drain(conn)
+
     def appended(self, input: StoreAppended) -> None:
         """Tells a publisher that its message is stored (PROTOCOL §4)."""
         append = self.appends.pop(input.request, None)
@@ -314,8 +322,7 @@ class Protocol:
             self._settle(conn)
             if append.ref is not None or append.mid is not None:
                 self.sessions.answer(conn, _ack(append, input))
-            if self._state.draining:
-                self.deadlines.drain(conn)
+            self._drain(conn)
         if append.request is not None:
             self._state.out.append(Published(append.request, append.room, input.ep, input.off, input.id, input.dup))
 
@@ -327,8 +334,7 @@ class Protocol:
                 self._settle(conn)
                 text = wire.error(input.code, input.message, append.ref, append.room, input.retry)
                 self.sessions.answer(conn, text)
-                if self._state.draining:
-                    self.deadlines.drain(conn)
+                self._drain(conn)
             if append.request is not None:
                 self._state.out.append(
                     PublishFailed(append.request, append.room, input.code, input.message, input.retry)
@@ -338,8 +344,9 @@ class Protocol:
             if asker is not None:
                 text = wire.error(input.code, input.message, question.ref, question.room, input.retry)
                 self.sessions.answer(asker, text)
-        elif (listing := self._lists.pop(input.request, None)) is not None:
-            self._state.out.append(HistoryListed(listing, (), input.code, input.message))
+                self._drain(asker)
+        elif (request := self._take_list(input.request)) is not None:
+            self._state.out.append(HistoryListed(request, (), input.code, input.message))
 
     # ---- the application's history --------------------------------------------------------------
 
@@ -347,14 +354,25 @@ class Protocol:
         """The application asks for stored messages. Raises: `BadRoom`."""
         check_room(input.room)
         request = self._state.request()
-        self._lists[request] = input.request
+        conn = None if input.conn is None else self._state.conns.get(input.conn)
+        self._lists[request] = (input.request, None if conn is None else conn.id)
+        if conn is not None:
+            self._owe(conn)
         self._state.out.append(ListStore(request, input.room, input.limit, input.before_id))
 
     def listed(self, input: StoreListed) -> None:
         """Answers the application's question."""
-        asked = self._lists.pop(input.request, None)
-        if asked is not None:
-            self._state.out.append(HistoryListed(asked, input.rows))
+        request = self._take_list(input.request)
+        if request is not None:
+            self._state.out.append(HistoryListed(request, input.rows))
+
+    def _take_list(self, request: int) -> int | None:
+        asked, id = self._lists.pop(request, (None, None))
+        conn = None if id is None else self._state.conns.get(id)
+        if conn is not None:
+            self._settle(conn)
+            self._drain(conn)
+        return asked
 
 
 def _digest(kind: str, type: str, payload: bytes) -> bytes:

@@ -324,7 +324,7 @@ class Sessions:
 
     def send(self, input: Send) -> None:
         conn = self._state.conns.get(input.conn)
-        if conn is None or conn.phase is not Phase.OPEN or conn.gone or conn.parked:
+        if conn is None or conn.phase is not Phase.OPEN or conn.gone or (conn.parked and not input.answer):
             return  # Gone is a race; above its mark a directed send is refused: no SendBytes tells the caller.
         self.put(conn, encode_frame(BINARY if input.binary else TEXT, input.data))
 
