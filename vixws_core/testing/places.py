@@ -1,0 +1,146 @@
+"""An oracle for one connection's place in one room: where it starts, and that nothing is missing after that."""
+
+from __future__ import annotations
+
+from .failed import check
+from .store import Truth
+from .taps import Asked, Heard
+
+__all__ = ["Place", "check_joined"]
+
+
+class Place:
+    """One connection in one room. `cursor` is None until its start is known."""
+
+    __slots__ = ("by_wire", "cursor", "ep", "live_at", "rejoining", "room", "stored", "was_told")
+
+    def __init__(self, room: str) -> None:
+        self.room = room
+        self.cursor: int | None = None
+        self.ep = ""
+        self.live_at: int | None = None
+        """The announced head, until `$live` was told."""
+        self.stored = True
+        self.was_told = False
+        """A `$joined` was told for it."""
+        self.by_wire = False
+        """It was joined by `$join`, so that it hears of gaps even without `$hello`."""
+        self.rejoining = False
+        """It asked for a new cursor; which one the application gets is not told without `$hello`."""
+
+    def message(self, id: int, heard: Heard, truth: Truth, told: bool) -> None:
+        """A stored message: what the log holds there, behind the one before. `told`: it hears of gaps."""
+        who = f"connection {id} in {self.room!r}"
+        row = truth.row(self.room, heard.off)
+        check(row is not None, f"{who} was sent {heard!r:.200}, expected it to be committed")
+        if row is not None:
+            same = (row.ep, row.id, row.type, row.payload_json) == (heard.ep, heard.id, heard.type, heard.raw)
+            check(same, f"{who} was sent {heard!r:.200}, the log holds {row!r:.200}")
+        cursor = self.cursor
+        if told:
+            check(cursor is not None, f"{who} was sent {heard!r:.200} before its $joined")
+            check(self.ep == heard.ep, f"{who} was sent {heard!r:.200}, expected epoch {self.ep!r}")
+            check(
+                self.live_at is None or heard.off <= self.live_at,
+                f"{who} was sent offset {heard.off} before the $live of {self.live_at}",
+            )
+        if cursor is not None and heard.off != cursor + 1:
+            # Without `$hello` an application's join moves the cursor and gaps are passed, both in silence.
+            silent = not told and (
+                self.rejoining or heard.ep != self.ep or cursor < heard.off <= truth.floor(self.room) + 1
+            )
+            check(silent, f"{who} was sent offset {heard.off} behind {cursor}, expected offsets to rise by one")
+        self.cursor, self.ep = heard.off, heard.ep
+        if not told:
+            self.live_at = None
+
+    def live(self, id: int, heard: Heard) -> None:
+        """`$live`: once per join, as soon as the announced head is reached."""
+        off = heard.payload.get("off")
+        ok = (
+            self.live_at is not None and off == self.live_at and (not self.stored or (self.cursor or 0) >= self.live_at)
+        )
+        if self.stored:
+            check(ok, f"connection {id} in {self.room!r}: $live {off} at {self.cursor}, announced was {self.live_at}")
+        self.live_at = None
+
+    def gap(self, id: int, heard: Heard, truth: Truth) -> None:
+        """`$gap`: only of what was trimmed, and right behind the cursor."""
+        first, last, floor = heard.payload.get("from", 0), heard.payload.get("to", 0), truth.floor(self.room)
+        check(
+            self.cursor is not None and first == self.cursor + 1 and first <= last <= floor,
+            f"connection {id} in {self.room!r}: $gap from {first} to {last} at {self.cursor}, trimmed up to {floor}",
+        )
+        self.cursor = last
+
+    def reset(self, id: int, heard: Heard, truth: Truth) -> None:
+        """`$reset`: the log is another one than this place was told of."""
+        told = heard.payload
+        reason, ep = told.get("reason"), truth.epoch(self.room)
+        check(
+            told.get("ep") == ep and reason == "epoch" and self.ep != ep,
+            f"connection {id} in {self.room!r}: {heard!r:.300}, but the log is still {ep!r}",
+        )
+        self.ep, self.cursor, self.live_at = ep, told.get("from", 0), None
+
+    def lacks(self, truth: Truth) -> str:
+        """What is missing at the end; "" for nothing."""
+        if not self.stored or (self.cursor is None and not self.was_told):
+            return ""
+        head = truth.head(self.room)
+        if self.cursor != head and not self.rejoining:
+            return f"it is at {self.cursor} of {self.room!r}, expected {head}"
+        if self.live_at is not None:
+            return f"it was not told $live of {self.room!r}, announced at {self.live_at}"
+        return ""
+
+
+def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth: Truth, turn: int) -> None:
+    """`$joined`: judged by the rule of PROTOCOL §3 against the log's truth; `asked` is None for a handler's join.
+
+    The log was asked at some time between the join and its answer, so each bound may be that of either time.
+    """
+    told = heard.payload
+    place.rejoining = False
+    place.was_told = True
+    place.stored = bool(told.get("stored"))
+    place.live_at = int(told.get("head", 0))
+    if not place.stored:
+        return
+    start, head = int(told["from"]), int(told["head"])
+    place.cursor, place.ep = start, str(told["ep"])
+    room, ep, head_now, floor_now = place.room, truth.epoch(place.room), truth.head(place.room), truth.floor(place.room)
+    who = f"connection {id} in {room!r}: {heard!r:.300} to {asked!r:.300}"
+    check(told["ep"] == ep, f"{who}: expected epoch {ep!r}")
+    check(head <= head_now and int(told["floor"]) <= floor_now, f"{who}: expected {floor_now} to {head_now} at most")
+    if asked is None:
+        return
+    check(head >= asked.told, f"{who}: expected a head of at least {asked.told}")
+    reason = told.get("reason")
+    check(bool(told["recovered"]) is (reason is None), f"{who}: expected a reason exactly where it did not recover")
+    since = asked.since
+    if since is None:
+        lowest = max(asked.floor, head - asked.last) if asked.last else head
+        highest = max(floor_now, head - asked.last) if asked.last else head
+        check(reason == "fresh" and lowest <= start <= highest, f"{who}: expected {lowest} to {highest}")
+        return
+    off, entry = int(since["off"]), truth.row(room, int(since["off"]))
+    forked = since.get("id") is not None and entry is not None and entry.id != since["id"]
+    # In the turn of the join itself the log was not asked: the room's tail has what follows, trimmed or not.
+    floor = 0 if turn == asked.turn else asked.floor
+    may = {
+        None: since["ep"] == ep and floor <= off <= head_now and not forked,
+        "epoch": since["ep"] != ep,
+        "trimmed": since["ep"] == ep and off < floor_now,
+        "ahead": since["ep"] == ep and off > asked.head,
+        "fork": since["ep"] == ep and asked.floor <= off and forked,
+    }
+    check(
+        reason in may and may[reason], f"{who}: the log is {ep!r}, {floor_now} to {head_now}, there is {entry!r:.100}"
+    )
+    if reason is None:
+        check(start == off, f"{who}: expected to start at {off}")
+    elif reason == "trimmed" and asked.from_floor:
+        check(asked.floor <= start <= floor_now, f"{who}: expected to start at the floor, {asked.floor} to {floor_now}")
+    else:
+        check(start == head, f"{who}: expected to start at the head")

@@ -1,0 +1,217 @@
+"""The store of a world: the pure log, with running a call and delivering its answer as separate steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
+from ..inputs import Input, RoomAdvanced, StoreFailed
+from ..log import PureLog, StoreAnswer, run_asks, store_asks
+from ..message import StoredMessage
+from .chance import Chance
+from .failed import check
+from .faults import Faults
+
+__all__ = ["SimStore", "Truth"]
+
+
+class Truth:
+    """What the log of a world holds and ever held, for the oracles: trimmed entries stay here.
+
+    `told` is the head up to which the present server was told of each room.
+    """
+
+    def __init__(self, log: PureLog) -> None:
+        self.log = log
+        self.rows: dict[str, list[StoredMessage]] = {}
+        self.told: dict[str, int] = {}
+        self.offered: dict[tuple[str, str, str], set[bytes]] = {}
+        """Per scope, room and key: the contents that clients asked to publish under it."""
+
+    def row(self, room: str, off: int) -> StoredMessage | None:
+        """The entry committed at `off`, trimmed or not."""
+        rows = self.rows.get(room, [])
+        return rows[off - 1] if 0 < off <= len(rows) else None
+
+    def head(self, room: str) -> int:
+        """The newest offset committed."""
+        return len(self.rows.get(room, []))
+
+    def floor(self, room: str) -> int:
+        """The highest offset trimmed."""
+        return self.log.position(room).floor
+
+    def epoch(self, room: str) -> str:
+        """The epoch of the room's log."""
+        return self.log.position(room).ep
+
+    def committed(self, advanced: Sequence[RoomAdvanced]) -> None:
+        """Takes note of a commit."""
+        for told in advanced:
+            rows = self.rows.setdefault(told.room, [])
+            for row in told.entries:
+                check(row.off == len(rows) + 1, f"{row!r:.200} was committed, expected offset {len(rows) + 1}")
+                rows.append(row)
+
+    def restored(self) -> None:
+        """Takes note that the log is an older one."""
+        for room, rows in self.rows.items():
+            del rows[self.log.position(room).head :]
+
+
+class _Log(PureLog):
+    """A log whose counter of ids can be raised, as a store does when it opens a restored backup."""
+
+    def raise_ids(self, last_id: int) -> None:
+        self._last_id = max(self._last_id, last_id)
+
+
+class SimStore:
+    """A consumer that queues a hub's asks; `step` runs some and delivers some.
+
+    Commits run and are told in order, each in one post. Answers of reads come in any order, before or after
+    commits that ran later or earlier.
+    """
+
+    def __init__(self, epoch: str, chance: Chance, faults: Faults, wall: Callable[[], str]) -> None:
+        self.log = _Log(epoch)
+        self.truth = Truth(self.log)
+        self.calm = False
+        self.post: Callable[..., None] | None = None
+        """Hands inputs to the present server; None while there is none."""
+        self._chance = chance
+        self._faults = faults
+        self._wall = wall
+        self._backup = deepcopy(self.log)
+        self._appends: deque[StoreAppend] = deque()
+        self._reads: list[ReadStore | ListStore | FindPosition] = []
+        self._commits: deque[tuple[StoreAnswer, ...]] = deque()
+        self._answers: list[StoreAnswer] = []
+        self._untold: dict[str, RoomAdvanced] = {}
+        """Commits that were reported failed: the last `RoomAdvanced` of each room that is kept back."""
+
+    def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+        """Queues what a step asks."""
+        if isinstance(input, RoomAdvanced):
+            self.truth.told[input.room] = input.head
+        for ask in store_asks(effects):
+            if isinstance(ask, StoreAppend):
+                self._appends.append(ask)
+            else:
+                self._reads.append(ask)
+
+    # ---- a step ---------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Runs and delivers what chance picks (all there is, when calm); whether anything happened."""
+        stream = self._chance.of("store")
+        moved = False
+        for part in (self._commit, self._read, self._tell_commit, self._tell_read):
+            if self.calm or stream.random() < 0.4:
+                moved = part() or moved
+        return moved
+
+    def _commit(self) -> bool:
+        if not self._appends:
+            return False
+        count = len(self._appends) if self.calm else self._chance.of("commit").randint(1, len(self._appends))
+        batch = [self._appends.popleft() for _ in range(count)]
+        if not self.calm and self._chance.fault("store_fail", self._faults.store_fail):
+            self._commits.append(_failed(batch))
+            return True
+        answers = self._run(batch)
+        advanced = [told for told in answers if isinstance(told, RoomAdvanced)]
+        self.truth.committed(advanced)
+        if not self.calm and self._chance.fault("store_lie", self._faults.store_lie):
+            self._untold.update((told.room, told) for told in advanced)
+            answers = _failed(batch)
+        elif advanced:
+            answers = self._catch_up(advanced) + answers
+        self._commits.append(answers)
+        return True
+
+    def _run(self, batch: Sequence[StoreAppend | ReadStore | ListStore | FindPosition]) -> tuple[StoreAnswer, ...]:
+        return run_asks(self.log, batch, self._wall())
+
+    def _catch_up(self, advanced: list[RoomAdvanced]) -> tuple[StoreAnswer, ...]:
+        """What was kept back of these rooms: told before this commit, or left as a gap for the server to read."""
+        late = [self._untold.pop(told.room) for told in advanced if told.room in self._untold]
+        return tuple(late) if self._chance.of("untold").random() < 0.5 else ()
+
+    def _read(self) -> bool:
+        if not self._reads:
+            return False
+        ask = self._reads.pop(0 if self.calm else self._chance.of("read").randrange(len(self._reads)))
+        if not self.calm and self._chance.fault("store_fail", self._faults.store_fail):
+            self._answers.append(StoreFailed(ask.request, "store_unavailable", "simulated"))
+        else:
+            self._answers += self._run([ask])
+        return True
+
+    def _tell_commit(self) -> bool:
+        if not self._commits or self.post is None:
+            return False
+        self.post(*self._commits.popleft())
+        return True
+
+    def _tell_read(self) -> bool:
+        if not self._answers or self.post is None:
+            return False
+        at = 0 if self.calm else self._chance.of("answer").randrange(len(self._answers))
+        self.post(self._answers.pop(at))
+        return True
+
+    def tell_all(self) -> None:
+        """Tells of the commits that were kept back, by their head alone."""
+        for room in sorted(self._untold):
+            told = self._untold.pop(room)
+            self._commits.append((RoomAdvanced(room, told.ep, told.head, ()),))
+
+    # ---- what others do to it -------------------------------------------------------------------
+
+    def append(self, room: str, type: str, payload: bytes) -> None:
+        """Appends without the server's asking; the server hears of the room's advance like of any other."""
+        answers = self._run([StoreAppend(0, room, "event", type, payload)])
+        advanced = [told for told in answers if isinstance(told, RoomAdvanced)]
+        self.truth.committed(advanced)
+        self._commits.append((*self._catch_up(advanced), *advanced))
+
+    def trim(self, room: str, upto: int) -> None:
+        """Trims one room's log."""
+        self.log.trim(room, upto)
+
+    def back_up(self) -> None:
+        """Keeps a copy of the log as it is now."""
+        self._backup = deepcopy(self.log)
+
+    def server_ended(self, restore: bool) -> None:
+        """The server that asked is gone: part of its appends is still done, and nobody is told.
+
+        With `restore` the log becomes the last backup; what was committed since then is lost.
+        """
+        self.post = None
+        batch = list(self._appends)[: self._chance.of("crash").randint(0, len(self._appends))]
+        self.truth.committed([told for told in self._run(batch) if isinstance(told, RoomAdvanced)])
+        self._appends.clear()
+        self._reads.clear()
+        self._commits.clear()
+        self._answers.clear()
+        self._untold.clear()
+        self.truth.told.clear()
+        if restore:
+            last_id = max((row.id for rows in self.truth.rows.values() for row in rows), default="0")
+            self.log = deepcopy(self._backup)
+            self.log.raise_ids(int(last_id))
+            self.truth.log = self.log
+            self.truth.restored()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every ask is answered and every answer told."""
+        return not (self._appends or self._reads or self._commits or self._answers or self._untold)
+
+
+def _failed(batch: Sequence[StoreAppend]) -> tuple[StoreAnswer, ...]:
+    return tuple(StoreFailed(ask.request, "store_unavailable", "simulated") for ask in batch)

@@ -1,0 +1,363 @@
+"""A whole world in one seed: a hub and its application, clients, a network, a store and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+
+from ..chat import build as build_chat
+from ..client import ClientState
+from ..config import HubConfig
+from ..errors import LocalError
+from ..message import encode_json
+from .chance import Chance
+from .client import Client
+from .failed import OracleFailed, check
+from .faults import Faults, Habits, tight_config
+from .network import Network, Peer
+from .server import Build, Server
+from .store import SimStore, Truth
+from .trace import Trace
+from .wild import WildClient
+
+__all__ = ["World"]
+
+_TICK_S = 0.04
+"""The longest time between two steps."""
+_LEAP_S = 3.0
+"""Now and then more time passes at once, up to this."""
+_WALL_ZERO = datetime(2030, 1, 1, tzinfo=UTC)
+_SETTLE_STEPS = 20_000
+"""Passes over everything after which a world that is not settled never will be."""
+
+
+class World:
+    """One simulated world. The same arguments and the same calls give the same bytes, always.
+
+    `build` registers the application's handlers. `clients` well-behaved clients are started at once;
+    `wild` more break rules of their own. `config` has small limits unless given. `habits` make clients act by
+    themselves; without them only what is called on `client(i)` happens. `without` leaves faults out:
+    `(kind, number)` as counted in `injected`.
+
+    Oracles judge every step; `run`, `settle` and every call raise `OracleFailed` where one says no.
+    """
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        build: Build = build_chat,
+        clients: int = 4,
+        wild: int = 0,
+        config: HubConfig | None = None,
+        faults: Faults | None = None,
+        habits: Habits | None = None,
+        without: frozenset[tuple[str, int]] = frozenset(),
+    ) -> None:
+        self.seed = seed
+        self.config = config if config is not None else tight_config()
+        self.faults = faults if faults is not None else Faults()
+        self.habits = habits
+        self.now = 0.0
+        self.steps = 0
+        """Steps run so far."""
+        self.turn = 0
+        """Counts steps, those of `settle` included."""
+        self.traces: list[Trace] = []
+        """One per run of the server."""
+        self.counts: dict[str, int] = {}
+        """Messages of the protocol that servers sent, by type and outcome."""
+        self._build = build
+        self._chance = Chance(seed, without)
+        self._network = Network(self._chance, self.faults)
+        self._store = SimStore("e1", self._chance, self.faults, self.wall)
+        self._server: Server | None = None
+        self._up_at = 0.0
+        self._calm = False
+        self._start_server()
+        stream = self._chance.of("clients")
+        self.clients = tuple(Client(at, self._network, self.clock, self._key(f"client {at}")) for at in range(clients))
+        usual = habits if habits is not None else Habits()
+        self.wild = tuple(WildClient(at, self._network, self._chance, usual, lambda: self.truth) for at in range(wild))
+        peers: tuple[Peer, ...] = (*self.clients, *self.wild)
+        for peer in peers:
+            peer.slow = stream.random() < self.faults.slow
+        for client in self.clients:
+            client.lags = stream.random() < self.faults.slow
+            client.start()
+
+    # ---- what can be looked at ------------------------------------------------------------------
+
+    def client(self, index: int) -> Client:
+        """A client to give commands to, and to ask what it saw."""
+        return self.clients[index]
+
+    def clock(self) -> float:
+        """The time, in seconds since the world began."""
+        return self.now
+
+    def wall(self) -> str:
+        """The time as RFC 3339 UTC text."""
+        return (_WALL_ZERO + timedelta(seconds=self.now)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    @property
+    def truth(self) -> Truth:
+        """What the log holds and held."""
+        return self._store.truth
+
+    @property
+    def server(self) -> Server | None:
+        """The present run of the server; None while there is none."""
+        return self._server
+
+    @property
+    def injected(self) -> dict[str, int]:
+        """How many faults of each kind happened so far, those left out included."""
+        return dict(self._chance.injected)
+
+    @property
+    def digest(self) -> str:
+        """A hash over all that passed the doors of all servers so far."""
+        return blake2b("".join(trace.digest for trace in self.traces).encode(), digest_size=16).hexdigest()
+
+    # ---- what lets time pass --------------------------------------------------------------------
+
+    def run(self, steps: int) -> None:
+        """Lets so many steps happen, with all that goes wrong. Raises: `OracleFailed`."""
+        for _ in range(steps):
+            self._step()
+
+    def settle(self) -> None:
+        """Heals everything, waits until everybody has everything, and judges the end. Raises: `OracleFailed`."""
+        self._be_calm(True)
+        lacking = "nothing was looked at"
+        for _ in range(_SETTLE_STEPS):
+            if self._pass():
+                continue
+            lacking = self.lacks()
+            if not lacking:
+                break
+            check(self._leap(), f"the world stands still, but {lacking}")
+        else:
+            raise OracleFailed(f"the world does not settle: {lacking}")
+        self._check_end()
+        self._be_calm(False)
+
+    def cut(self, index: int) -> None:
+        """Breaks the connection of a client now."""
+        for wire in tuple(self._network.wires.values()):
+            if wire.peer is self.clients[index]:
+                self._network.cut(wire)
+
+    def crash(self, *, restore: bool = False) -> None:
+        """Kills the server; another one follows. `restore`: on the log's last backup."""
+        server = self._server
+        if server is None:
+            return
+        self._server = None
+        self._up_at = self.now + self._chance.of("down").random()
+        self._network.server_died()
+        self._store.server_ended(restore)
+        server.end()
+        for name, count in server.door.counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
+
+    def drain(self) -> None:
+        """Shuts the server down in order; another one follows."""
+        if self._server is not None:
+            self._server.shut_down(2.0)
+
+    def trim(self, room: str, upto: int) -> None:
+        """Trims a room's log up to an offset."""
+        self._store.trim(room, upto)
+
+    def append(self, room: str, type: str, payload: object) -> None:
+        """Appends to a room's log beside the server, as a program with the same store does."""
+        self._store.append(room, type, encode_json(payload))
+
+    def back_up(self) -> None:
+        """Makes the log as it is now the last backup."""
+        self._store.back_up()
+
+    # ---- a step ---------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self.steps += 1
+        self.turn += 1
+        time = self._chance.of("time")
+        self.now += time.random() * _TICK_S if time.random() < 0.99 else time.random() * _LEAP_S
+        parts: list[Callable[[], object]] = [
+            self._times,
+            self._network.step,
+            self._store.step,
+            self._handlers,
+            self._act,
+        ]
+        self._chance.of("parts").shuffle(parts)
+        for part in parts:
+            part()
+        self._server_step()
+        self._go_wrong()
+
+    def _pass(self) -> bool:
+        """One pass over everything, in calm; whether anything moved."""
+        self.turn += 1
+        moved = self._server_step()
+        for part in (self._times, self._network.step, self._store.step, self._handlers):
+            moved = part() or moved
+        return moved
+
+    def _times(self) -> bool:
+        moved = self._server is not None and self._server.time(self.now)
+        for client in self.clients:
+            moved = client.time(self.now) or moved
+        return moved
+
+    def _handlers(self) -> bool:
+        moved = self._server is not None and self._server.handlers_step(self._calm)
+        for client in self.clients:
+            if self._calm or self._chance.of("lag").random() < 0.1:
+                moved = client.handle_some(1_000 if self._calm else 4) or moved
+        return moved
+
+    def _act(self) -> None:
+        habits = self.habits
+        if habits is None:
+            return
+        for client in self.clients:
+            stream = self._chance.of(f"habits {client.index}")
+            if stream.random() < habits.act:
+                act(client, habits, self._chance, self.truth)
+        for wild in self.wild:
+            if self._chance.of(f"habits of wild {wild.index}").random() < habits.act:
+                wild.act()
+        stream = self._chance.of("direct")
+        if stream.random() < habits.direct:
+            self.append(stream.choice(habits.rooms), "direct", {"n": self.steps})
+
+    # ---- the server -----------------------------------------------------------------------------
+
+    def _key(self, purpose: str) -> bytes:
+        return blake2b(f"{self.seed}/{purpose}".encode(), digest_size=16).digest()
+
+    def _start_server(self) -> None:
+        server = self._server = Server(
+            self.config,
+            self._build,
+            seed=self._key("hub"),
+            clock=self.clock,
+            chance=self._chance,
+            truth=self.truth,
+            turn=lambda: self.turn,
+            consumers=(self._network, self._store),
+        )
+        self.traces.append(server.trace)
+        self._network.post = self._store.post = server.post
+
+    def _server_step(self) -> bool:
+        if self._server is not None and self._server.drained:
+            self.crash()
+            return True
+        if self._server is None and self.now >= self._up_at:
+            self._start_server()
+            return True
+        return False
+
+    def _go_wrong(self) -> None:
+        faults, chance = self.faults, self._chance
+        self._network.break_some()
+        if chance.fault("trim", faults.trim):
+            stream = chance.of("trims")
+            rooms = self._store.log.rooms()
+            if rooms:
+                room = stream.choice(rooms)
+                self.trim(room, stream.randint(0, self.truth.head(room)))
+        if chance.of("backups").random() < 0.01:
+            self.back_up()
+        if chance.fault("crash", faults.crash):
+            self.crash(restore=chance.fault("restore", faults.restore))
+        if chance.fault("drain", faults.drain):
+            self.drain()
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def _be_calm(self, calm: bool) -> None:
+        self._calm = self._network.calm = self._store.calm = calm
+        if calm:
+            self._store.tell_all()
+
+    def _leap(self) -> bool:
+        """Lets time pass up to the next thing that waits for it; False where there is none."""
+        due = [when for client in self.clients if (when := client.machine.next_deadline()) is not None]
+        if self._server is not None:
+            when = self._server.hub.next_deadline()
+            if when is not None:
+                due.append(when)
+        else:
+            due.append(self._up_at)
+        if not due:
+            return False
+        self.now = max(self.now, min(due))
+        return True
+
+    def lacks(self) -> str:
+        """What keeps the world from being settled, in words; "" for nothing."""
+        if self._server is None:
+            return "the server is down"
+        if not self._network.is_idle:
+            return "bytes are under way"
+        if not self._store.is_idle:
+            return "the store has work"
+        if self._server.hub.draining:
+            return "the server drains"
+        for client in self.clients:
+            lacking = client.lacks(self.truth.head)
+            if lacking:
+                return f"{client}: {lacking}"
+        return self._server.door.lacks()
+
+    def _check_end(self) -> None:
+        for client in self.clients:
+            machine = client.machine
+            check(not machine.jumps, f"{client} found offsets missing {machine.jumps} times")
+            check(not machine.duplicates_dropped, f"{client} got {machine.duplicates_dropped} messages twice")
+        seen: dict[tuple[str, bytes], int] = {}
+        for room in self._store.log.rooms():
+            for row in self._store.log.read(room, 0, 1 << 53, 1 << 30, 1 << 60).rows:
+                other = seen.setdefault((room, row.payload_json), row.off)
+                check(other == row.off, f"{row!r:.200} is stored at {other} as well, expected it once")
+
+
+def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
+    """Lets a client do one thing of its habits; what its machine refuses is not done."""
+    stream = chance.of(f"habits {client.index}")
+    room = stream.choice(habits.rooms)
+    choice = stream.random()
+    try:
+        if client.state is ClientState.STOPPED:
+            client.start()
+        elif choice < 0.25:
+            client.join(room, last=stream.choice((0, 0, 3, 30)))
+        elif choice < 0.32:
+            client.leave(room)
+        elif choice < 0.8:
+            size = stream.randint(0, habits.payload_bytes)
+            if stream.random() < 0.125:
+                size *= 20
+            number = len(client.asked) + len(client.settled)
+            payload = {"by": client.index, "n": number, "pad": "y" * size}
+            # Keys that other clients use too: a key belongs to its sender.
+            client.publish(room, "note", payload, mid=f"n{number}" if stream.random() < 0.5 else None)
+        elif choice < 0.87:
+            client.request("$position", room)
+        elif choice < 0.94:
+            client.request("$history", room, {"limit": stream.randint(1, 9)})
+        elif choice < 0.99:
+            client.send(
+                "chat.message", {"room": room, "user": f"c{client.index}", "text": f"{chance.of('text').random()}"}
+            )
+        else:
+            client.stop()
+    except LocalError:
+        return
