@@ -4,8 +4,25 @@ from vixws_core.app_session import Session
 from vixws_core.message import JsonMessage
 from vixws_core.router import Router
 
+from .client import Client, ClientEnded, ClientError, JoinError, PublishError, RequestError, Room
 from .config import Config
 from .server import Listening, Server
 from .transport import SocketTransport, StreamTransport
 
-__all__ = ["Config", "JsonMessage", "Listening", "Router", "Server", "Session", "SocketTransport", "StreamTransport"]
+__all__ = [
+    "Client",
+    "ClientEnded",
+    "ClientError",
+    "Config",
+    "JoinError",
+    "JsonMessage",
+    "Listening",
+    "PublishError",
+    "RequestError",
+    "Room",
+    "Router",
+    "Server",
+    "Session",
+    "SocketTransport",
+    "StreamTransport",
+]

@@ -150,7 +150,7 @@ class Driver(ABC):
         assert pump is not None
         if self._due:
             self._due = False
-            pump.put(TimePassed())
+            self._tell(TimePassed())
         dirty = self._dirty
         if dirty:
             if len(dirty) > FLUSHES_MAX:
@@ -162,10 +162,10 @@ class Driver(ABC):
                 link.flush()
         if self.flushed:
             flushed, self.flushed = self.flushed, []
-            pump.put(BytesFlushed(tuple(flushed)))
+            self._tell(BytesFlushed(tuple(flushed)))
         if self._gone:
             gone, self._gone = self._gone, []
-            pump.put(*gone)
+            self._tell(*gone)
         self._scheduled = False
         self._set_timer(pump)
         if (self._dirty or self._gone or self.flushed) and not self._scheduled:
@@ -194,8 +194,15 @@ class Driver(ABC):
             heappop(self._timers)[2]()
         deadline = self._pump.door.next_deadline()
         if deadline is not None and deadline <= now:
-            self._pump.put(TimePassed())
+            self._tell(TimePassed())
         self.wake()
+
+    def _tell(self, *inputs: Input) -> None:
+        """Hands in what the loop tells. A defect on that way is reported; it must not end the ticks."""
+        try:
+            self.put(*inputs)
+        except Exception as exc:
+            log.error("internal error while %s was told", type(inputs[0]).__name__, exc_info=exc)
 
     def later(self, seconds: float, callback: Callable[[], object]) -> None:
         """Calls back in that many seconds; what has become of its object meanwhile is for the callback to see."""

@@ -150,7 +150,7 @@ class TrioDriver(Driver):
         self, listener: socket.socket, taken: Callable[[socket.socket, str], object], scope: trio.CancelScope
     ) -> None:
         with scope:
-            while True:
+            while listener in self._listeners:  # It may be closed before this task has its first turn.
                 await trio.lowlevel.wait_readable(listener)
                 pause_s = self.accept(listener, taken)
                 if pause_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -51,6 +52,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
         except OSError as exc:
             sock.close()
             failure = exc
+            if exc.errno == errno.EADDRINUSE and port:
+                for other in sockets:  # Half a host is worse than none: whoever comes might reach a stranger.
+                    other.close()
+                sockets.clear()
+                break
             continue
         sockets.append(sock)
     if not sockets:

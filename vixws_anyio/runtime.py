@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import signal
 import socket
@@ -44,6 +45,12 @@ from .transport import StreamTransport
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
 T = TypeVar("T")
+
+
+class HandlerCancelled(Exception):
+    """A handler ended by a cancellation that was not the server's: a failure like any other."""
+
+
 DRAIN_GRACE_S = 0.5
 """Seconds past the drain's end that the hub may take to say so."""
 
@@ -100,6 +107,8 @@ class Runtime:
         self._drained = anyio.Event()
         self._draining = False
         self._now = False
+        self._asked = False
+        """Whether `stop` was called, perhaps before there was anything to stop."""
         self._over = False
         self._drain_scope = anyio.CancelScope()
         self._base: TaskGroup | None = None
@@ -124,9 +133,9 @@ class Runtime:
 
     def do(self, command: Input) -> list[Effect]:
         """Runs one command at once; from a worker thread of ours it hops to the loop's thread and back."""
+        if self._over:
+            return []  # All sessions are gone, and what is asked of one that is gone is ignored.
         if get_ident() == self._thread:
-            if self._over:
-                raise LocalError("the server has stopped; calls are possible only while it serves")
             return self._pump.do(command)
         return self.call(self.do, command)
 
@@ -135,7 +144,7 @@ class Runtime:
 
         Raises: `LocalError` in a thread that is neither the loop's nor one of its workers.
         """
-        if get_ident() == self._thread:
+        if self._over or get_ident() == self._thread:
             return function(*args)
         try:
             return anyio.from_thread.run_sync(function, *args)
@@ -172,6 +181,11 @@ class Runtime:
                     outcome = await self._run(waiting)
                 except Exception as exc:
                     waiting = steps.throw(exc)
+                except anyio.get_cancelled_exc_class() as exc:
+                    if anyio.current_effective_deadline() == -math.inf:
+                        raise  # The server ends.
+                    # On asyncio a handler can be cancelled alone, for instance by a task that it awaits.
+                    waiting = steps.throw(HandlerCancelled(repr(exc)))
                 else:
                     waiting = steps.send(outcome)
         except StopIteration:
@@ -223,6 +237,8 @@ class Runtime:
         admission = Admission(limits, time.monotonic)
         async with driver_for(admission, settings.hub.close_timeout_s, settings.unsent_bytes_kernel) as driver:
             self._driver = driver
+            if self._asked:
+                self._stopping.set()
             self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
             driver.attach(self._pump)
             async with anyio.create_task_group() as base:
@@ -289,9 +305,15 @@ class Runtime:
 
     def stop(self, now: bool) -> None:
         """Begins the drain, or with `now` skips what is left of it. From any thread."""
+        self._asked = True
         if get_ident() != self._thread:
+            if now:
+                self._now = True
             if self._driver is not None:
-                self._driver.call_soon_threadsafe(partial(self.stop, now))
+                try:
+                    self._driver.call_soon_threadsafe(partial(self.stop, now))
+                except RuntimeError as exc:  # The loop has ended meanwhile, and the run with it.
+                    log.debug("stop came too late: %s", exc)
             return
         if now:
             self._now = True

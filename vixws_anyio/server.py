@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
@@ -96,12 +97,14 @@ class Server(Router):
     ) -> None:
         """Runs an event loop of its own and serves until SIGTERM or SIGINT (drained; a second one: at once).
 
-        `backend` is `asyncio` or `trio`; `uvloop` is asyncio's. Signals are taken in the main thread only.
+        `backend` is `asyncio` or `trio`; `uvloop` is asyncio's. Signals are taken in the main thread only; in
+        another one it serves until `stop`. Raises: as `serve`.
         """
         if backend not in ("asyncio", "trio") or (uvloop and backend != "asyncio"):
             raise LocalError(f"backend must be asyncio or trio, and uvloop goes with asyncio, got {backend!r:.40}")
         options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
-        anyio.run(self._serve, ready, anyio.TASK_STATUS_IGNORED, True, backend=backend, backend_options=options)
+        signals = threading.current_thread() is threading.main_thread()
+        anyio.run(self._serve, ready, anyio.TASK_STATUS_IGNORED, signals, backend=backend, backend_options=options)
 
     def stop(self, now: bool = False) -> None:
         """Begins to end the run: no new connections, each client told, then closed; `now` waits for nothing.
@@ -132,6 +135,11 @@ class Server(Router):
         self._run = run = Runtime(settings, self._routes, self.store, self.metrics)
         try:
             await run.serve(announce, signals=signals)
+        except BaseExceptionGroup as exc:
+            cause = only_cause(exc)
+            if cause is None:
+                raise
+            raise cause from cause.__cause__
         finally:
             self._run = None
             self._listening = None
@@ -264,6 +272,17 @@ class Server(Router):
     def sessions(self) -> list[Session]:
         """All open sessions, oldest first."""
         return self._app.sessions()
+
+
+def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one exception in a group, however deep; None where there are several."""
+    found: list[BaseException] = list(group.exceptions)
+    if len(found) > 1:
+        return None
+    cause = found[0]
+    if isinstance(cause, BaseExceptionGroup):
+        return only_cause(cast("BaseExceptionGroup[BaseException]", cause))
+    return cause
 
 
 def hub_values(hub: HubConfig) -> dict[str, Any]:

@@ -355,6 +355,9 @@ class StreamTransport:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             self._reason = f"write failed: {exc}"
             self._scope.cancel()
+        except Exception as exc:  # Somebody else's stream; it must not take the others along.
+            self.driver.failed(self, exc)
+            self._scope.cancel()
 
     async def _last_words(self) -> None:
         """Says that our side is done, in the stream's own way, within a second."""
