@@ -33,10 +33,16 @@ def encode_json(value: object) -> bytes:
         data = _ENCODER.encode(value)
         # msgspec writes null for NaN and the infinities; the check is needed only where a null stands.
         if b"null" in data:
-            json.dumps(msgspec.to_builtins(value), allow_nan=False)
+            json.dumps(msgspec.to_builtins(value, enc_hook=_raw_is_json), allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as exc:
         raise LocalError(f"payload must be a value that JSON can hold: {exc}") from None
     return data
+
+
+def _raw_is_json(value: object) -> None:
+    """Lets JSON that is encoded already pass the check."""
+    if not isinstance(value, msgspec.Raw):
+        raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def kvs_to_json(kvs: Sequence[Json]) -> dict[str, Json]:
@@ -114,7 +120,7 @@ class JsonMessage(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             found = _ENVELOPES.decode(text)
-            payload: Json = json.loads(bytes(found.payload), parse_constant=_no_constant)
+            payload: Json = json.loads(bytes(found.payload))
         except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
             raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
         if not found.type:
@@ -139,10 +145,6 @@ class JsonMessage(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind != "event":
             head["kind"] = self.kind
         return f'{encode_json(head).decode()[:-1]},"payload":{payload_json(self.payload).decode()}}}'
-
-
-def _no_constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):

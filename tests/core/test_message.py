@@ -225,3 +225,14 @@ def test_stored_message_decodes_its_payload() -> None:
 
     assert row.payload == {"a": [1]}
     assert (row.ep, row.off, row.mid, row.sender) == ("", 0, None, None)
+
+
+def test_encoded_json_inside_a_payload_passes_beside_a_null() -> None:
+    payload = {"messages": [msgspec.Raw(b'{"a":null}')], "more": None}
+
+    assert encode_json(payload) == b'{"messages":[{"a":null}],"more":null}'
+
+
+def test_an_object_that_json_cannot_hold_is_refused_beside_a_null() -> None:
+    with pytest.raises(LocalError, match="JSON can hold"):
+        encode_json({"a": None, "b": object()})
