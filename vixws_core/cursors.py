@@ -296,8 +296,9 @@ class Cursors:
         if not frames and member.cursor < until:
             # At least one row is read where one exists: none of these can be read any more.
             self._gap(member, until)
-        if member.conn.behind and member.conn.behind[0] is member:
-            member.conn.behind.rotate(-1)
+        behind = member.conn.behind
+        assert behind is not None  # The member stands first in it: it was its turn, and one read at a time.
+        behind.rotate(-1)
 
     def _send_group(self, member: Member, group: list[bytes]) -> None:
         if group:

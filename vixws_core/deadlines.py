@@ -31,10 +31,8 @@ class Deadlines:
         state = self._state
         if state.ready:
             for id in tuple(state.ready):
-                conn = state.conns.get(id)
-                state.ready.pop(id, None)
-                if conn is not None and conn.phase is Phase.OPEN:
-                    self._sessions.feed(conn, b"")
+                del state.ready[id]
+                self._sessions.feed(state.conns[id], b"")
         while (late := state.due()) is not None:
             self.look(late)
 

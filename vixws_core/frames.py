@@ -354,7 +354,8 @@ class FrameReader:
                 out.append(PingReceived(bytes(event.payload)))
             elif isinstance(event, Pong):
                 out.append(PongReceived(bytes(event.payload)))
-            elif isinstance(event, CloseConnection):
+            else:
+                assert isinstance(event, CloseConnection)
                 self._end(event, out)
         if not (self._slow_left or self._fragments):
             self._authority = None

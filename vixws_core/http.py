@@ -104,10 +104,8 @@ class HeadReader:
             event = connection.next_event()
         except h11.RemoteProtocolError as exc:
             return HeadRefused(exc.error_status_hint, f"not a good HTTP request: {exc}")
-        if not isinstance(event, h11.Request):
-            return HeadRefused(400, "not a good HTTP request: no request line")
-        if event.http_version != b"1.1":
-            return HeadRefused(400, "HTTP/1.1 is expected")
+        if not isinstance(event, h11.Request) or event.http_version != b"1.1":
+            return HeadRefused(400, "an HTTP/1.1 request is expected")
         if len(event.headers) > self._headers_max:
             return HeadRefused(431, f"more than {self._headers_max} header fields")
         target = event.target.decode("latin-1")

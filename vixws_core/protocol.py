@@ -33,7 +33,7 @@ from .inputs import (
     StoreRead,
 )
 from .room import check_room
-from .state import Conn, HubState, Pause
+from .state import Conn, HubState, Pause, Phase
 from .wire import Envelope, HelloPayload, HistoryPayload, JoinPayload
 
 if TYPE_CHECKING:
@@ -371,7 +371,8 @@ class Protocol:
         conn = None if id is None else self._state.conns.get(id)
         if conn is not None:
             self._settle(conn)
-            self._drain(conn)
+            if self._state.draining and conn.phase is Phase.OPEN:
+                self._state.ready[conn.id] = None  # Drained in the next step, behind what the application answers.
         return asked
 
 

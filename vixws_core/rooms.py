@@ -164,8 +164,6 @@ class Rooms:
     def _settle(self, member: Member) -> None:
         """Lets a member read on; where it has everything already it becomes live."""
         conn = member.conn
-        if conn.gone or conn.phase is not Phase.OPEN:
-            return
         if conn.behind is None:
             conn.behind = deque()
         conn.behind.append(member)

@@ -459,8 +459,6 @@ class Sessions:
         self.end_transport(conn)
 
     def end_transport(self, conn: Conn, *, abort: bool = False) -> None:
-        if conn.phase is Phase.CLOSED and not abort:
-            return
         conn.phase = Phase.CLOSED  # First: nothing is sent behind the close frame, whatever leaving rooms answers.
         if conn.opened:
             self._out_of_rooms(conn)

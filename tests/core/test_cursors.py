@@ -344,6 +344,65 @@ def test_tails_stay_within_the_budget_of_all_rooms() -> None:
     assert harness.hub._cursors._tails.size == 0
 
 
+def test_parked_member_reads_what_a_room_skipped() -> None:
+    harness = Harness(SMALL)
+    slow = harness.client("africa")
+    slow.takes = False
+    publish(harness, 60, 100)
+    harness.log.append_batch([_append("africa", 1), _append("africa", 2)], "")
+    harness.put(RoomAdvanced("africa", EPOCH, 62, ()))
+    while slow.unflushed:
+        slow.flush(1_000)
+
+    assert offsets(slow.messages()) == list(range(1, 63))
+
+
+def test_member_of_one_room_that_left_another_becomes_a_catch_up_reader() -> None:
+    harness = Harness(SMALL)
+    slow = harness.client("africa", "asia")
+    harness.put(Leave(slow.conn, "asia"))
+    slow.takes = False
+    publish(harness, 60, 100)
+    while slow.unflushed:
+        slow.flush(1_000)
+
+    assert offsets(slow.messages()) == list(range(1, 61))
+
+
+def test_reader_of_several_rooms_is_parked_in_all_and_reads_on_in_turn() -> None:
+    harness = Harness(HubConfig(unsent_bytes_low=2_000, unsent_bytes_high=6_000, page_bytes_max=300))
+    slow = harness.client("africa", "asia", "europe")
+    slow.takes = False
+    for _ in range(40):
+        for name in ("africa", "asia", "europe"):
+            publish(harness, 1, 50, name)
+    before = len(slow.messages())
+    while slow.unflushed:
+        slow.flush(700)
+    rest = slow.messages()
+    first = [m["room"] for m in rest[:9]]
+
+    assert before < 100
+    assert set(first) == {"africa", "asia", "europe"}  # None of them waits for another one's end.
+    for name in ("africa", "asia", "europe"):
+        assert [m["off"] for m in rest if m["room"] == name][-1] == 40
+    assert harness.effects(ReadStore) == []
+
+
+def test_reader_that_is_behind_in_one_room_is_parked_in_another() -> None:
+    harness = Harness(SMALL, log=filled("africa", 200, 100))
+    slow = harness.client("asia")
+    slow.takes = False
+    slow.send({"type": "$join", "room": "africa", "payload": {"since": {"ep": EPOCH, "off": 0}}})
+    publish(harness, 60, 100, "asia")
+    while slow.unflushed:
+        slow.flush(1_000)
+    messages = slow.messages()
+
+    assert [m["off"] for m in messages if m.get("room") == "asia" and "off" in m] == list(range(1, 61))
+    assert [m["off"] for m in messages if m.get("room") == "africa" and "off" in m] == list(range(1, 201))
+
+
 # ---- what cannot be read ---------------------------------------------------------------------------
 
 

@@ -19,7 +19,9 @@ from vixws_core.frames import PONG, TEXT, CloseReceived, PingReceived, encode_fr
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
+    Close,
     Disconnected,
+    ListHistory,
     Publish,
     Reject,
     Send,
@@ -494,3 +496,80 @@ def test_parked_connection_is_drained_too() -> None:
 
     assert effects == []
     assert peer.close_seen() == (4200, "the server shuts down")
+
+
+def test_connection_that_is_gone_has_no_deadlines_while_its_handler_hangs() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    peer.vanish()
+    effects = harness.run_until(harness.now + 1_000)
+
+    assert effects == []
+    assert harness.hub.next_deadline() is None
+    assert harness.hub.connections == 1
+
+
+def test_connection_that_is_gone_is_not_cut_off_by_an_overdue_drain() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    peer.vanish()
+    harness.put(Shutdown(2))
+    harness.run_until(harness.now + 2)
+
+    assert harness.effects(CloseTransport) == []
+    assert harness.effects(Drained) == [Drained()]
+
+
+def test_connection_that_is_closing_is_told_nothing_by_a_drain() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.put(Close(peer.conn, 4000))
+    peer.frames()
+    harness.put(Shutdown(8))
+    peer.raw(close_frame(4000))
+
+    assert peer.frames() == []
+    assert harness.effects(Drained) == [Drained()]
+
+
+def test_drain_lets_the_application_answer_from_its_history() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(ListHistory(1, "africa", 5, conn=peer.conn))
+    harness.put(Shutdown(8))
+    open_still = harness.hub.is_open(peer.conn)
+    harness.deliver()
+    harness.put(Send(peer.conn, b"the history"))
+    harness.settle()
+
+    assert open_still
+    assert peer.frames()[1:] == ["the history", CloseReceived(4200, "the server shuts down")]
+
+
+def test_drain_goes_on_though_who_asked_for_history_is_closing() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(ListHistory(1, "africa", 5, conn=peer.conn), Close(peer.conn))
+    harness.put(Shutdown(8))
+    harness.deliver()
+    peer.raw(close_frame())
+
+    assert harness.effects(Drained) == [Drained()]
+
+
+def test_close_shortly_before_another_deadline_has_its_whole_time() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.run_until(harness.now + 28)
+    harness.put(Close(peer.conn))
+    harness.run_until(harness.now + 4.9)
+    before = peer.closed
+    harness.run_until(harness.now + 0.2)
+
+    assert (before, peer.aborted) == (False, True)

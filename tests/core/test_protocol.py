@@ -787,6 +787,30 @@ def test_history_of_a_bad_room_is_the_callers_fault() -> None:
         Harness().put(ListHistory(7, "", 2))
 
 
+def test_history_of_the_application_counts_among_the_unanswered_of_its_connection() -> None:
+    harness = Harness(HubConfig(publishes_max=1))
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(ListHistory(7, "africa", 2, conn=peer.conn))
+    paused = harness.effects(PauseReading)
+    harness.deliver()
+
+    assert paused == [PauseReading(peer.conn)]
+    assert harness.effects(ResumeReading) == [ResumeReading(peer.conn)]
+    assert harness.put(ListHistory(8, "africa", 2, conn=99))[0].__class__ is ListStore
+
+
+def test_history_is_answered_though_its_connection_is_gone() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(ListHistory(7, "africa", 2, conn=peer.conn))
+    peer.vanish()
+    harness.deliver()
+
+    assert harness.effects(HistoryListed) == [HistoryListed(7, ())]
+
+
 # ---- what is no message of the hub's ----------------------------------------------------------------
 
 

@@ -159,3 +159,9 @@ def test_effects_without_a_callback_are_only_shown() -> None:
     Pump(Echo(), lambda: 0.0, [recorder]).put([])
 
     assert recorder.steps == [(0.0, [], [])]
+
+
+def test_do_that_causes_nothing_more_just_returns() -> None:
+    pump = Pump(Echo(), lambda: 0.0)
+
+    assert pump.do([]) == []  # type: ignore[arg-type]  # The door takes anything.

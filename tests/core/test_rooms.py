@@ -573,6 +573,7 @@ def test_bad_room_is_a_local_error_for_callers() -> None:
         ("a*a", "aa", True),
         ("a*b*c", "axxbyyc", True),
         ("a*b*c", "axxcyyb", False),
+        ("a*b*c", "axxc", False),
         ("a*b*c", "abc", True),
         ("a*b*b", "ab", False),
         ("ab*ba", "aba", False),

@@ -723,6 +723,31 @@ def test_close_of_a_request_that_was_not_answered_is_ignored() -> None:
     assert harness.put(Close(peer.conn)) == []
 
 
+def test_messages_behind_a_handler_that_hangs_are_dropped_after_the_answered_close() -> None:
+    harness, peer = busy()
+    harness.ending = False
+    peer.raw(text_frame({"type": "a"}) + text_frame({"type": "chat", "room": "africa"}) + close_frame(1000))
+    harness.run_until(harness.now + 5.1)
+    effects = harness.finish(peer)
+    peer.vanish()
+
+    assert effects == []
+    assert types(harness) == ["slow"]
+    assert harness.log.rooms() == []
+    assert harness.closes(peer) == [(1000, "")]
+
+
+def test_nothing_is_answered_behind_our_close() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    peer.publish("africa", ref="9")
+    harness.put(Close(peer.conn))
+    harness.deliver()
+
+    assert peer.frames() == [CloseReceived(1000, "")]
+
+
 # ---- every way to end --------------------------------------------------------------------------------
 
 
