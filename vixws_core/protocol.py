@@ -332,8 +332,10 @@ class Protocol:
         if append is not None:
             if append.conn is not None and (conn := self._state.conns.get(append.conn)) is not None:
                 self._settle(conn)
-                text = wire.error(input.code, input.message, append.ref, append.room, input.retry)
-                self.sessions.answer(conn, text)
+                # A client's publish is never lost in silence; the application that asked is told below.
+                if append.ref is not None or append.request is None:
+                    text = wire.error(input.code, input.message, append.ref, append.room, input.retry)
+                    self.sessions.answer(conn, text)
                 self._drain(conn)
             if append.request is not None:
                 self._state.out.append(
