@@ -160,6 +160,7 @@ class Cursors:
     # ---- live, and behind ------------------------------------------------------------------------
 
     def make_live(self, member: Member) -> None:
+        """Makes a member that has everything one of those who get what is new."""
         member.live = True
         member.room.live = None
         self.tell_live(member, member.room.pos)
@@ -173,6 +174,7 @@ class Cursors:
             member.live_at = None
 
     def is_current(self, member: Member) -> bool:
+        """Whether a membership was neither ended nor replaced."""
         rooms = member.conn.rooms
         return rooms is not None and rooms.get(member.room.name) is member
 

@@ -77,6 +77,7 @@ class Sessions:
     # ---- the handshake --------------------------------------------------------------------------
 
     def connected(self, input: Connected) -> None:
+        """A transport was accepted: its request is awaited, or it is ended where the hub drains."""
         state, config = self._state, self._state.config
         conn = Conn(input.conn, input.peer, state.now, HeadReader(config.head_bytes_max, config.headers_max))
         state.conns[input.conn] = conn
@@ -86,6 +87,7 @@ class Sessions:
             state.arm(conn, state.now + config.handshake_timeout_s)
 
     def received(self, input: BytesReceived) -> None:
+        """Bytes came: they are read as what the connection waits for."""
         conn = self._state.conns.get(input.conn)
         if conn is None or conn.gone:
             return
@@ -122,6 +124,7 @@ class Sessions:
         )
 
     def accept(self, input: Accept) -> None:
+        """The application completes an upgrade. Raises: `LocalError` where there is none, or for its subprotocol."""
         state = self._state
         conn = state.conns.get(input.conn)
         if conn is None or conn.phase is not Phase.ASKED or conn.request is None:
@@ -149,11 +152,13 @@ class Sessions:
             self.feed(conn, early)
 
     def reject(self, input: Reject) -> None:
+        """The application answers a request with a plain response. Raises: `LocalError` for a bad header."""
         conn = self._state.conns.get(input.conn)
         if conn is not None and conn.phase is Phase.ASKED and not conn.gone:
             self.answer_http(conn, input.status, input.headers, input.body)
 
     def answer_http(self, conn: Conn, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
+        """Answers a request with a plain response, then ends the transport."""
         head_only = conn.request is not None and conn.request.method == "HEAD"
         self._state.send(conn, http_answer(status, headers, body, head_only=head_only))
         self.end_transport(conn)
@@ -244,15 +249,8 @@ class Sessions:
             return envelope
         if not typed and envelope.room is None:
             return text
-        return AppMessage(
-            text,
-            envelope.type,
-            bytes(envelope.payload),
-            envelope.kind,
-            envelope.ref,
-            envelope.room,
-            envelope.mid,
-        )
+        payload = bytes(envelope.payload)
+        return AppMessage(text, envelope.type, payload, envelope.kind, envelope.ref, envelope.room, envelope.mid)
 
     def _deliver(self, conn: Conn, items: Sequence[Pending]) -> None:
         """Gives messages their turn, in order: a record for the application ends before one for the hub."""
@@ -286,6 +284,7 @@ class Sessions:
             self._state.out.append(MessageReceived(conn.id, tuple(run)))
 
     def finished(self, input: HandlerFinished) -> None:
+        """The application is done with a record: what waits behind it has its turn."""
         conn = self._state.conns.get(input.conn)
         if conn is None or not conn.busy:
             return
@@ -323,6 +322,7 @@ class Sessions:
     # ---- sending --------------------------------------------------------------------------------
 
     def send(self, input: Send) -> None:
+        """The application sends one message."""
         conn = self._state.conns.get(input.conn)
         if conn is None or conn.phase is not Phase.OPEN or conn.gone or (conn.parked and not input.answer):
             return  # Gone is a race; above its mark a directed send is refused: no SendBytes tells the caller.
@@ -353,6 +353,7 @@ class Sessions:
             self._state.arm(conn, self._state.now + config.flush_stall_s)
 
     def flushed(self, input: BytesFlushed) -> None:
+        """Outboxes shrank: who is below its mark reads on."""
         state = self._state
         conns, low = state.conns, state.config.unsent_bytes_low
         for id, count in input.flushed:
@@ -453,12 +454,14 @@ class Sessions:
             self.reply_close(conn, conn.ending)
 
     def reply_close(self, conn: Conn, ending: tuple[int, str, bool]) -> None:
+        """Sends our half of a close that the peer, or its fault, began; then ends the transport."""
         code, reason, by_peer = ending
         # RFC 6455 §5.5.1: "the endpoint typically echos the status code it received".
         self._state.send(conn, encode_close(code, "" if by_peer else reason))
         self.end_transport(conn)
 
     def end_transport(self, conn: Conn, *, abort: bool = False) -> None:
+        """Ends the transport once its outbox is flushed, or at once; nothing more is sent or read."""
         conn.phase = Phase.CLOSED  # First: nothing is sent behind the close frame, whatever leaving rooms answers.
         if conn.opened:
             self._out_of_rooms(conn)
@@ -474,6 +477,7 @@ class Sessions:
         self.rooms.leave_all(conn)
 
     def disconnected(self, input: Disconnected) -> None:
+        """A transport ended: the connection leaves its rooms, and is over once nothing of it is unfinished."""
         state = self._state
         conn = state.conns.get(input.conn)
         if conn is None or conn.gone:
