@@ -6,6 +6,7 @@ from vixws_core.router import Router
 
 from .client import Client, ClientEnded, ClientError, JoinError, PublishError, RequestError, Room
 from .config import Config
+from .pages import Page, PageRequest
 from .server import Listening, Server
 from .transport import SocketTransport, StreamTransport
 
@@ -17,6 +18,8 @@ __all__ = [
     "JoinError",
     "JsonMessage",
     "Listening",
+    "Page",
+    "PageRequest",
     "PublishError",
     "RequestError",
     "Room",

@@ -1,15 +1,23 @@
-"""What the server's port answers to plain HTTP: the chat page and the two health checks."""
+"""What the server's port answers to plain HTTP: the chat page, the two health checks, and pages of the application."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Final, TypeAlias
+from urllib.parse import unquote
 
-__all__ = ["Answer", "Headers", "pages"]
+from vixws_core.http import http_answer
+from vixws_core.message import encode_json
 
-Headers = tuple[tuple[str, str], ...]
-Answer = tuple[int, Headers, bytes]
+__all__ = ["HEALTH", "Answer", "Headers", "OwnPage", "Page", "PageRequest", "pages"]
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+Answer: TypeAlias = tuple[int, Headers, bytes]
+
+HEALTH: Final = ("/healthz", "/readyz")
+"""The paths that no application answers itself: load balancers rely on them."""
 
 _TEXT: Final[Headers] = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 _PAGE: Final[Headers] = (
@@ -21,15 +29,51 @@ _PAGE: Final[Headers] = (
 )
 
 
-def pages(is_ready: Callable[[], bool]) -> Callable[[str, str, Headers], Answer]:
-    """Returns what answers `(method, path, headers)` with `(status, headers, body)`.
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A plain `GET` (or `HEAD`, answered without the body). Header names are lower case, values latin-1.
 
-    `/healthz` is 200 as long as the loop turns; `/readyz` is 503 while the store fails or the server drains.
+    `path` is as requested, percent signs and all; `query` is what follows the `?`, see `urllib.parse.parse_qs`.
     """
 
-    def answer(method: str, path: str, headers: Headers) -> Answer:
+    method: str
+    path: str
+    query: str
+    headers: Headers
+
+    def header(self, name: str, default: str = "") -> str:
+        """The first value of a header, by its name in lower case."""
+        return next((value for known, value in self.headers if known == name), default)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer to a `PageRequest`. The length and `connection: close` are added; further `headers` are yours."""
+
+    body: bytes
+    content_type: str = "text/html; charset=utf-8"
+    status: int = 200
+    headers: Headers = ()
+
+
+OwnPage: TypeAlias = Callable[[PageRequest], object]
+"""What `Server.page` registers; it returns a `Page`, HTML as `str`, or what JSON can hold (`bytes`: JSON already)."""
+
+
+def pages(is_ready: Callable[[], bool], own: Mapping[str, OwnPage]) -> Callable[[str, str, Headers], Answer]:
+    """Returns what answers `(method, target, headers)` with `(status, headers, body)`.
+
+    `/healthz` is 200 as long as the loop turns; `/readyz` is 503 while the store fails or the server drains.
+    `own` are the application's pages by their path; one at `/` takes the chat page's place.
+    """
+
+    def answer(method: str, target: str, headers: Headers) -> Answer:
+        path, _, query = target.partition("?")
         if method not in ("GET", "HEAD"):
             return 405, (*_TEXT, ("allow", "GET, HEAD")), b"only GET and HEAD are answered here\n"
+        found = own.get(path) or own.get(unquote(path))
+        if found is not None:
+            return _answer(found(PageRequest(method, path, query, headers)))
         if path == "/":
             return 200, _PAGE, _page()
         if path == "/healthz":
@@ -39,6 +83,25 @@ def pages(is_ready: Callable[[], bool]) -> Callable[[str, str, Headers], Answer]
         return 404, _TEXT, b"not found\n"
 
     return answer
+
+
+def _answer(returned: object) -> Answer:
+    """What an application's page comes to. Raises: `LocalError` for a status or header that cannot be sent."""
+    if isinstance(returned, Page):
+        page = returned
+    elif isinstance(returned, str):
+        page = Page(returned.encode())
+    else:
+        page = Page(encode_json(returned), "application/json")
+    usual: Headers = (
+        ("content-type", page.content_type),
+        ("cache-control", "no-cache"),
+        ("x-content-type-options", "nosniff"),
+    )
+    given = {name.lower() for name, _ in page.headers}
+    headers = (*(pair for pair in usual if pair[0] not in given), *page.headers)
+    http_answer(page.status, headers)  # Raises here, where it is reported as the page's, what the hub would raise.
+    return page.status, headers, page.body
 
 
 def _page() -> bytes:

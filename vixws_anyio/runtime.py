@@ -39,7 +39,7 @@ from .driver import Driver, host_of
 from .listeners import MetricsListener, bind, host_text, port_of
 from .logs import clean, log, report
 from .loops import driver_for
-from .pages import pages
+from .pages import OwnPage, pages
 from .transport import StreamTransport
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
@@ -74,6 +74,7 @@ class Settings:
     unsent_bytes_kernel: int
     metrics_address: tuple[str, int] | None
     tls: ssl.SSLContext | None
+    pages: Mapping[str, OwnPage]
     threads_max: int = 40
 
 
@@ -123,7 +124,7 @@ class Runtime:
             report=report,
             wait=self._wait,
             call=self.call,
-            pages=pages(self._is_ready),
+            pages=pages(self._is_ready, settings.pages),
             message_bytes_max=settings.hub.message_bytes_max,
             peer=self._peer,
             drained=self._drained.set,

@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
@@ -19,13 +19,16 @@ from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Since
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import Consumer, MessageStore
-from vixws_core.router import Router
+from vixws_core.router import Handler, Router
 
 from .admission import AdmissionLimits
 from .config import Config
+from .pages import HEALTH, OwnPage
 from .runtime import Listening, Runtime, Settings
 
 __all__ = ["Listening", "Server"]
+
+Function = TypeVar("Function", bound=OwnPage)
 
 
 class Server(Router):
@@ -55,6 +58,7 @@ class Server(Router):
         self.store = store
         self.metrics = metrics
         self._routes: dict[str, tuple[Router, tuple[str, ...]]] = {"/": (self, ()), "/ws": (self, ())}
+        self._pages: dict[str, OwnPage] = {}
         self._run: Runtime | None = None
         self._listening: Listening | None = None
 
@@ -74,6 +78,27 @@ class Server(Router):
         router = self if known is not None else Router()
         self._routes[path] = (router, tuple(subprotocols))
         return router
+
+    def page(self, path: str) -> Callable[[Function], Function]:
+        """Registers `function(request)` as the answer to `GET path` over plain HTTP, `HEAD` included.
+
+        `request` is a `PageRequest`; it returns a `Page`, HTML as `str`, or what JSON can hold. It runs in the
+        event loop and must not block; one that raises is reported and answered 500. `/` replaces the chat page.
+        Raises: `LocalError` for a path that is taken, is a health check or has no `/` in front, or for `async`.
+        """
+        if not path.startswith("/") or "?" in path or "#" in path:
+            raise LocalError(f"path must begin with '/' and have no query, got {path!r:.80}")
+        if path in self._pages or path in HEALTH:
+            raise LocalError(f"path {path!r:.80} has a page already")
+
+        def register(function: Function) -> Function:
+            handler = Handler(function)
+            if handler.is_async:
+                raise LocalError(f"page {handler.name!r} is async: expected a plain function, which must not block")
+            self._pages[path] = function
+            return function
+
+        return register
 
     async def serve(
         self,
@@ -124,7 +149,7 @@ class Server(Router):
     ) -> None:
         if self._run is not None:
             raise LocalError("this server serves already; one run at a time")
-        settings = settings_of(self.config, self.tls, self.store)
+        settings = settings_of(self.config, self.tls, self.store, self._pages)
 
         def announce(listening: Listening) -> None:
             self._listening = listening
@@ -290,7 +315,9 @@ def hub_values(hub: HubConfig) -> dict[str, Any]:
     return {field.name: getattr(hub, field.name) for field in fields(hub) if field.name != "durable"}
 
 
-def settings_of(config: Config, tls: ssl.SSLContext | None, store: MessageStore | None) -> Settings:
+def settings_of(
+    config: Config, tls: ssl.SSLContext | None, store: MessageStore | None, own_pages: Mapping[str, OwnPage]
+) -> Settings:
     """What a run is started with. Raises: `LocalError` for a certificate or key that cannot be used."""
     if tls is None and config.tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -312,4 +339,5 @@ def settings_of(config: Config, tls: ssl.SSLContext | None, store: MessageStore 
         unsent_bytes_kernel=config.send_buffer_bytes,
         metrics_address=config.metrics_address,
         tls=tls,
+        pages=own_pages,
     )

@@ -90,7 +90,7 @@ class App:
 
     `do` runs one command in the hub at once; `call` runs a function where the hub may be looked at; `wait`
     takes the steps of a record whose next step has to wait; `report` hears of a handler's exception, by
-    name; `pages` answers plain HTTP requests. Give `calls` to the pump.
+    name; `pages` answers plain HTTP requests, `(method, target, headers)`. Give `calls` to the pump.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class App:
         path = effect.target.partition("?")[0]
         if not effect.upgrade:
             try:
-                answer = self._pages(effect.method, path, effect.headers)
+                answer = self._pages(effect.method, effect.target, effect.headers)
             except Exception as exc:
                 self._report(None, exc, "pages")
                 answer = (500, (("content-type", "text/plain; charset=utf-8"),), b"internal error\n")

@@ -153,11 +153,11 @@ def test_each_route_has_handlers_and_subprotocols_of_its_own() -> None:
 
 
 def test_a_plain_request_is_answered_by_the_pages(router: Router) -> None:
-    rig = AppRig(router, pages=lambda method, path, headers: (200, (("x-path", path),), method.encode()))
+    rig = AppRig(router, pages=lambda method, target, headers: (200, (("x-target", target),), method.encode()))
     peer = rig.request(b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert bytes(peer.out).startswith(b"HTTP/1.1 200 ")
-    assert b"\r\nx-path: /a\r\n" in bytes(peer.out)
+    assert b"\r\nx-target: /a?b\r\n" in bytes(peer.out)
 
 
 def test_pages_that_fail_are_reported_and_answered_500(router: Router) -> None:
