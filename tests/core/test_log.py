@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,8 +49,8 @@ def filled(count: int = 10, room: str = "r", trimmed: int = 0, size: int = 2) ->
     return log
 
 
-def offsets(log: PureLog, *args: int, **more: int) -> list[int]:
-    return [row.off for row in log.read("r", *args, **more).rows]
+def offsets(log: PureLog, *args: int, **more: Any) -> list[int]:
+    return [row.off for row in log.read("r", args[0], args[1], **more).rows]
 
 
 # ---- appending ------------------------------------------------------------------------------------------
@@ -270,16 +272,24 @@ def test_asks_are_found_among_effects_in_order() -> None:
 
 def test_one_commit_tells_its_advances_then_its_answers_then_the_reads() -> None:
     log = PureLog("e")
-    told = run_asks(
-        log,
-        [FindPosition(1, "r"), append(2), ReadStore(3, "r", 0, 9, 9, 999), append(4, "s"), ListStore(5, "r", 9)],
-        "now",
-    )
+    asks = [append(2), ReadStore(3, "r", 0, 9, 9, 999), append(4, "s"), ListStore(5, "r", 9)]
+    told = run_asks(log, asks, "now")
 
     assert [type(answer) for answer in told] == [
-        RoomAdvanced, RoomAdvanced, StoreAppended, StoreAppended, PositionKnown, StoreRead, StoreListed,
-    ]  # fmt: skip
-    assert [answer.request for answer in told if not isinstance(answer, RoomAdvanced)] == [2, 4, 1, 3, 5]
+        RoomAdvanced,
+        RoomAdvanced,
+        StoreAppended,
+        StoreAppended,
+        StoreRead,
+        StoreListed,
+    ]
+    assert [answer.request for answer in told if not isinstance(answer, RoomAdvanced)] == [2, 4, 3, 5]
+
+
+def test_position_is_told_from_one_snapshot() -> None:
+    (told,) = run_asks(filled(5, trimmed=2), [FindPosition(1, "r", 4)], "now")
+
+    assert told == PositionKnown(1, "e", 2, 5, message_id(5), message_id(4))
 
 
 def test_list_before_no_id_fails_as_a_bad_message() -> None:

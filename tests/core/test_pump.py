@@ -40,7 +40,7 @@ class Recorder:
 def test_every_consumer_sees_every_step_in_order() -> None:
     one, two = Recorder(), Recorder()
     times = iter([1.0, 2.0])
-    pump = Pump(Echo(), lambda: next(times), [one, two])
+    pump: Any = Pump(Echo(), lambda: next(times), [one, two])
     pump.put(1, [2, 3])
 
     assert one.steps == two.steps == [(1.0, 1, [1]), (2.0, [2, 3], [2, 3])]
@@ -53,7 +53,7 @@ def test_inputs_put_by_a_consumer_wait_in_line() -> None:
                 pump.put(input * 10, input * 10 + 1)
 
     door = Echo()
-    pump = Pump(door, lambda: 0.0, [Asker()])
+    pump: Any = Pump(door, lambda: 0.0, [Asker()])
     pump.put(1, 2)
 
     assert [input for input, _ in door.inputs] == [1, 2, 10, 11, 20, 21]
@@ -68,7 +68,7 @@ def test_callbacks_are_called_when_no_input_is_left() -> None:
         if effect == 1:
             pump.put(3)
 
-    pump = Pump(door, lambda: 0.0, [], {int: call})
+    pump: Any = Pump(door, lambda: 0.0, [], {int: call})
     pump.put(1, 2)
 
     assert order == [(1, 2), (2, 3), (3, 3)]
@@ -81,7 +81,7 @@ def test_what_a_callback_does_runs_at_once() -> None:
     def call(effect: str) -> None:
         seen.append((pump.do(7), len(door.inputs)))
 
-    pump = Pump(door, lambda: 0.0, [], {str: call})
+    pump: Any = Pump(door, lambda: 0.0, [], {str: call})
     pump.put("now", 8)
 
     assert seen == [([7], 3)]
@@ -93,11 +93,11 @@ def test_what_a_callback_does_raises_inside_it() -> None:
 
     def call(effect: str) -> None:
         try:
-            pump.do(LocalError("no"))  # type: ignore[arg-type]  # The door takes anything.
+            pump.do(LocalError("no"))
         except LocalError as exc:
             caught.append(str(exc))
 
-    pump = Pump(Echo(), lambda: 0.0, [], {str: call})
+    pump: Any = Pump(Echo(), lambda: 0.0, [], {str: call})
     pump.put("now")
 
     assert caught == ["no"]
@@ -107,9 +107,9 @@ def test_do_from_outside_runs_all_that_follows() -> None:
     door = Echo()
     calls: list[Any] = []
     recorder = Recorder()
-    pump = Pump(door, lambda: 0.0, [recorder], {int: calls.append})
+    pump: Any = Pump(door, lambda: 0.0, [recorder], {int: calls.append})
 
-    assert pump.do([1, "x"]) == [1, "x"]  # type: ignore[arg-type]  # The door takes anything.
+    assert pump.do([1, "x"]) == [1, "x"]
     assert calls == [1]
 
 
@@ -120,8 +120,8 @@ def test_do_from_outside_runs_what_consumers_put() -> None:
                 pump.put(2)
 
     door = Echo()
-    pump = Pump(door, lambda: 0.0, [Asker()])
-    pump.do(1)  # type: ignore[arg-type]  # The door takes anything.
+    pump: Any = Pump(door, lambda: 0.0, [Asker()])
+    pump.do(1)
 
     assert [input for input, _ in door.inputs] == [1, 2]
 
@@ -130,7 +130,7 @@ def test_do_from_outside_runs_what_consumers_put() -> None:
 def test_pump_works_on_after_an_exception(method: str) -> None:
     door = Echo()
     calls: list[Any] = []
-    pump = Pump(door, lambda: 0.0, [], {int: calls.append})
+    pump: Any = Pump(door, lambda: 0.0, [], {int: calls.append})
     with pytest.raises(LocalError):
         getattr(pump, method)(LocalError("no"))
     pump.put(5)
@@ -146,7 +146,7 @@ def test_callbacks_left_by_an_exception_are_called_next_time() -> None:
         if effect == 1:
             raise LocalError("no")
 
-    pump = Pump(Echo(), lambda: 0.0, [], {int: call})
+    pump: Any = Pump(Echo(), lambda: 0.0, [], {int: call})
     with pytest.raises(LocalError):
         pump.put([1, 2])
     pump.put()
@@ -156,12 +156,13 @@ def test_callbacks_left_by_an_exception_are_called_next_time() -> None:
 
 def test_effects_without_a_callback_are_only_shown() -> None:
     recorder = Recorder()
-    Pump(Echo(), lambda: 0.0, [recorder]).put([])
+    pump: Any = Pump(Echo(), lambda: 0.0, [recorder])
+    pump.put([])
 
     assert recorder.steps == [(0.0, [], [])]
 
 
 def test_do_that_causes_nothing_more_just_returns() -> None:
-    pump = Pump(Echo(), lambda: 0.0)
+    pump: Any = Pump(Echo(), lambda: 0.0)
 
-    assert pump.do([]) == []  # type: ignore[arg-type]  # The door takes anything.
+    assert pump.do([]) == []
