@@ -6,12 +6,17 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+from math import inf
 from typing import Final
 
 __all__ = ["Admission", "AdmissionLimits", "open_files_max"]
 
 ADDRESSES_MAX: Final = 65_536
-"""Addresses remembered; when there are more, those without a connection and with a full allowance are forgotten."""
+"""Addresses remembered. When there are more, those without a connection and with a full allowance are forgotten, which
+after a second are all; until then no new address is taken."""
+
+FORGETTING_S: Final = 1.0
+"""Seconds between two such looks at all addresses, which take some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Admission:
         self._opening: set[int] = set()
         self._addresses: dict[str, _Address] = {}
         self._keys: dict[int, str] = {}
+        self._forget_at = -inf
 
     @property
     def is_full(self) -> bool:
@@ -58,6 +64,8 @@ class Admission:
         key = self._key(host)
         if key:
             address = self._address(key)
+            if address is None:
+                return False
             if address.connections >= self._limits.connections_per_ip or address.tokens < 1.0:
                 return False
             address.tokens -= 1.0
@@ -93,14 +101,18 @@ class Admission:
             return ""
         return str(address)
 
-    def _address(self, key: str) -> _Address:
+    def _address(self, key: str) -> _Address | None:
+        """What is known of an address, its allowance as of now; None where no more can be remembered."""
         now = self._clock()
         rate = self._limits.handshakes_per_ip_per_s
         burst = max(rate, 1.0)
         found = self._addresses.get(key)
         if found is None:
-            if len(self._addresses) >= ADDRESSES_MAX:
+            if len(self._addresses) >= ADDRESSES_MAX and now >= self._forget_at:
+                self._forget_at = now + FORGETTING_S
                 self._forget(now, rate, burst)
+            if len(self._addresses) >= ADDRESSES_MAX:
+                return None
             found = self._addresses[key] = _Address(now, burst)
         found.tokens = min(burst, found.tokens + (now - found.at) * rate)
         found.at = now

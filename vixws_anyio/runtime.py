@@ -360,25 +360,28 @@ class Runtime:
     async def _shake_hands(self, sock: socket.socket, conn: int, peer: str) -> None:
         driver = self._driver
         assert driver is not None
+        stream: SocketStream | None = None
         secured: TLSStream | None = None
         try:
             stream = await SocketStream.from_socket(sock)
-            try:
-                with anyio.fail_after(self._settings.hub.handshake_timeout_s):
-                    secured = await TLSStream.wrap(
-                        stream, server_side=True, ssl_context=self._settings.tls, standard_compatible=False
-                    )
-            except TimeoutError:
-                await anyio.aclose_forcefully(stream)
-                raise
+            with anyio.fail_after(self._settings.hub.handshake_timeout_s):
+                secured = await TLSStream.wrap(
+                    stream, server_side=True, ssl_context=self._settings.tls, standard_compatible=False
+                )
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError) as exc:
-            log.info("TLS handshake with %s failed: %s", clean(peer), clean(exc))
+            log.info("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)))
+        except Exception as exc:  # Whatever OpenSSL says to a stranger's bytes ends only this connection.
+            log.error("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)), exc_info=exc)
         finally:
             if secured is None:
                 driver.admission.release(conn)
-        if secured is None:
-            return
-        await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
+                if stream is None:
+                    sock.close()
+                else:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.aclose_forcefully(stream)
+        if secured is not None:
+            await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
 
     async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
         """Carries one connection over any byte stream, until it ends; closed at once where a limit is reached."""
