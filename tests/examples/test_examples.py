@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from websockets.sync.client import ClientConnection, connect
 
@@ -107,6 +109,54 @@ def test_metrics_move(tmp_path: Path) -> None:
             text = answer.read().decode()
 
         assert "vixws_active_sessions 1.0" in text
+
+
+def test_http_and_websocket_share_a_port(tmp_path: Path) -> None:
+    with serving(tmp_path, "--app", "examples.http_and_websocket:server") as served, connect(served.ws) as ada:
+        assert hear(ada) == {"type": "votes", "payload": {"tea": 0, "coffee": 0}}
+        with connect(served.ws) as bob:
+            hear(bob)
+            say(bob, "vote", {"choice": "tea"})
+            assert hear(ada) == hear(bob) == {"type": "votes", "payload": {"tea": 1, "coffee": 0}}
+            say(bob, "vote", {"choice": "milk"}, ref="1")
+            assert hear(bob)["payload"]["code"] == "bad_message"
+        with urllib.request.urlopen(served.http, timeout=10) as answer:
+            assert b"<button>tea</button>" in answer.read()
+        with urllib.request.urlopen(served.http + "votes.json?choice=tea", timeout=10) as answer:
+            assert (answer.headers["content-type"], json.load(answer)) == ("application/json", {"tea": 1})
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(served.http + "votes.json?choice=milk", timeout=10)
+
+
+def test_terminal_client_survives_a_restart(tmp_path: Path) -> None:
+    port = str(free_port())
+    command = [sys.executable, str(EXAMPLES / "terminal_client.py"), f"ws://127.0.0.1:{port}/", "africa", "ada"]
+    with (
+        open(tmp_path / "told.txt", "w+", encoding="utf-8") as told,
+        subprocess.Popen(
+            command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True
+        ) as client,
+    ):
+        assert client.stdin is not None and client.stdout is not None
+        try:
+            with serving(tmp_path, "--port", port) as served:
+                client.stdin.write("before\n")
+                client.stdin.flush()
+                assert client.stdout.readline() == "ada: before\n"
+                assert served.stop() == 0
+            client.stdin.write("while it was away\n")
+            client.stdin.flush()
+            with serving(tmp_path, "--port", port):
+                assert client.stdout.readline() == "ada: while it was away\n"
+                client.stdin.close()
+                assert client.wait(timeout=20) == 0
+            assert client.stdout.read() == ""
+        finally:
+            client.kill()
+        told.seek(0)
+        lines = told.read().splitlines()
+
+    assert [line for line in lines if line.startswith("connected")] == [f"connected to ws://127.0.0.1:{port}/"] * 2
 
 
 def test_embed_asyncio_serves_and_stops_by_cancelling() -> None:
