@@ -32,7 +32,7 @@ class Deadlines:
         if state.ready:
             for id in tuple(state.ready):
                 del state.ready[id]
-                self._sessions.feed(state.conns[id], b"")
+                self._sessions.turns.feed(state.conns[id], b"")
         while (late := state.due()) is not None:
             self.look(late)
 

@@ -42,6 +42,7 @@ from .protocol import Protocol
 from .rooms import Rooms
 from .session import Sessions
 from .state import FAR, HubState, Phase
+from .turns import Turns
 
 __all__ = ["Hub"]
 
@@ -74,7 +75,9 @@ class Hub:
         rooms = self._rooms = Rooms(state, cursors)
         protocol = self._protocol = Protocol(state)
         deadlines = self._deadlines = Deadlines(state, sessions, rooms)
-        sessions.rooms, sessions.protocol, sessions.deadlines = rooms, protocol, deadlines
+        turns = Turns(state)
+        sessions.rooms, sessions.turns, sessions.deadlines = rooms, turns, deadlines
+        turns.sessions, turns.protocol, turns.deadlines = sessions, protocol, deadlines
         rooms.sessions = cursors.sessions = sessions
         sessions.cursors = cursors
         protocol.sessions, protocol.rooms, protocol.deadlines = sessions, rooms, deadlines
@@ -82,7 +85,7 @@ class Hub:
             BytesReceived: sessions.received,
             BytesFlushed: sessions.flushed,
             Send: sessions.send,
-            HandlerFinished: sessions.finished,
+            HandlerFinished: turns.finished,
             Connected: sessions.connected,
             Disconnected: sessions.disconnected,
             Accept: sessions.accept,

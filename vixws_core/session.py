@@ -1,37 +1,20 @@
-"""The life of a connection: its request, its frames, its turn with the application, its closing, its time."""
+"""The life of a connection: its request, what it is sent, its pauses, its closing."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import wire
 from .effects import (
-    AppMessage,
     Closed,
     CloseTransport,
-    MessageReceived,
     Opened,
     PauseReading,
     PeerMisbehaved,
     Requested,
     ResumeReading,
 )
-from .errors import BadMessage, LocalError
-from .frames import (
-    BINARY,
-    PONG,
-    TEXT,
-    CloseReceived,
-    FrameFailed,
-    FrameReader,
-    PingReceived,
-    PongReceived,
-    Received,
-    encode_close,
-    encode_frame,
-)
+from .errors import LocalError
+from .frames import BINARY, TEXT, CloseReceived, FrameFailed, FrameReader, encode_close, encode_frame
 from .http import HeadReader, HeadRefused, http_answer, http_switching
 from .inputs import (
     Accept,
@@ -40,36 +23,29 @@ from .inputs import (
     Close,
     Connected,
     Disconnected,
-    HandlerFinished,
     Reject,
     Send,
 )
-from .state import FAR, Conn, HubState, Pause, Pending, Phase
-from .wire import Envelope
+from .state import BACKLOG_BYTES, FAR, Conn, HubState, Pause, Phase
 
 if TYPE_CHECKING:
     from .cursors import Cursors
     from .deadlines import Deadlines
-    from .protocol import Protocol
     from .rooms import Rooms
+    from .turns import Turns
 
 __all__ = ["Sessions"]
-
-_BACKLOG_BYTES = 131_072
-"""Unparsed bytes of one connection above which it is not read; two reads' worth."""
-
-_FAILURES = {1002: "protocol_error", 1007: "bad_utf8", 1008: "too_many_fragments", 1009: "too_large"}
 
 
 class Sessions:
     """Moves connections from their first byte to their last."""
 
-    __slots__ = ("_state", "cursors", "deadlines", "protocol", "rooms")
+    __slots__ = ("_state", "cursors", "deadlines", "rooms", "turns")
 
     cursors: Cursors
     deadlines: Deadlines
-    protocol: Protocol
     rooms: Rooms
+    turns: Turns
 
     def __init__(self, state: HubState) -> None:
         self._state = state
@@ -96,12 +72,12 @@ class Sessions:
         conn.ping_sent = FAR
         phase = conn.phase
         if phase is Phase.OPEN:
-            self.feed(conn, input.data)
+            self.turns.feed(conn, input.data)
         elif phase is Phase.HEAD:
             self._read_head(conn, input.data)
         elif phase is Phase.ASKED:
             conn.early += input.data
-            if len(conn.early) > _BACKLOG_BYTES:
+            if len(conn.early) > BACKLOG_BYTES:
                 self.pause(conn, Pause.BACKLOG)
         elif phase is Phase.CLOSING:
             self._read_to_close(conn, input.data)
@@ -149,7 +125,7 @@ class Sessions:
         self.deadlines.look(conn)
         self.resume(conn, Pause.BACKLOG)
         if early:
-            self.feed(conn, early)
+            self.turns.feed(conn, early)
 
     def reject(self, input: Reject) -> None:
         """The application answers a request with a plain response. Raises: `LocalError` for a bad header."""
@@ -162,162 +138,6 @@ class Sessions:
         head_only = conn.request is not None and conn.request.method == "HEAD"
         self._state.send(conn, http_answer(status, headers, body, head_only=head_only))
         self.end_transport(conn)
-
-    # ---- frames ---------------------------------------------------------------------------------
-
-    def feed(self, conn: Conn, data: bytes) -> None:
-        """Parses bytes and gives the messages in them their turn."""
-        reader = conn.reader
-        assert reader is not None
-        state = self._state
-        most = state.config.events_per_step_max
-        events = reader.feed(data, most)
-        if len(events) >= most and reader.held:
-            # Threat row 7: so many events a step; the rest waits for the next.
-            state.ready[conn.id] = None
-            if reader.held > _BACKLOG_BYTES:
-                self.pause(conn, Pause.BACKLOG)
-            conn.message_since = FAR
-        else:
-            if state.ready:
-                state.ready.pop(conn.id, None)
-            if conn.pauses & Pause.BACKLOG:
-                self.resume(conn, Pause.BACKLOG)
-            if not reader.in_message:
-                conn.message_since = FAR
-            elif conn.message_since == FAR or any(type(event) in (str, bytes) for event in events):
-                # Another message began; control frames in the midst of one give it no more time.
-                conn.message_since = state.now
-                state.arm(conn, state.now + state.config.message_timeout_s)
-        if events:
-            self._sort(conn, events)
-        if conn.ending is not None or conn.gone:
-            self._finish(conn)
-        elif state.draining:
-            self.deadlines.drain(conn)
-
-    def _sort(self, conn: Conn, events: list[Received]) -> None:
-        """Turns what the frames held into messages in turn, and answers pings."""
-        items: list[Pending] = []
-        pong: PingReceived | None = None
-        controls = 0
-        for event in events:
-            kind = type(event)
-            if kind is str:
-                item = self._item(conn, event)  # type: ignore[arg-type]  # `kind` says it is a str.
-                if item is not None:
-                    items.append(item)
-            elif kind is bytes:
-                items.append(event)  # type: ignore[arg-type]  # `kind` says it is bytes.
-            elif isinstance(event, CloseReceived):
-                self._begin_ending(conn, event.code, event.reason, by_peer=True)
-            elif isinstance(event, FrameFailed):
-                self._state.out.append(
-                    PeerMisbehaved(conn.id, _FAILURES.get(event.code, "protocol_error"), event.reason)
-                )
-                self._begin_ending(conn, event.code, event.reason, by_peer=False)
-            else:
-                controls += 1
-                if isinstance(event, PingReceived):
-                    pong = event
-                else:
-                    assert isinstance(event, PongReceived)
-        if items:
-            conn.last_data = self._state.now
-            self._deliver(conn, items)
-        if controls:
-            self._count_controls(conn, controls)
-        if pong is not None and conn.phase is Phase.OPEN and not conn.gone:
-            # RFC 6455 §5.5.3: an endpoint may answer only the most recent ping.
-            self._state.send(conn, encode_frame(PONG, pong.payload))
-
-    def _item(self, conn: Conn, text: str) -> Pending | None:
-        """Decides whose business a text message is; None where it was refused."""
-        typed = conn.typed
-        if not typed and not text.startswith("{"):
-            return text
-        try:
-            envelope = wire.decode(text, self._state.config.json_depth_max)
-        except BadMessage as exc:
-            if not typed:
-                return text
-            self.protocol.refuse(conn, exc.code, str(exc), wire.find_ref(text))
-            return None
-        if envelope.type[0] == "$":
-            return envelope
-        if envelope.room is not None and envelope.type not in conn.guarded:
-            return envelope
-        if not typed and envelope.room is None:
-            return text
-        payload = bytes(envelope.payload)
-        return AppMessage(text, envelope.type, payload, envelope.kind, envelope.ref, envelope.room, envelope.mid)
-
-    def _deliver(self, conn: Conn, items: Sequence[Pending]) -> None:
-        """Gives messages their turn, in order: a record for the application ends before one for the hub."""
-        if conn.phase is not Phase.OPEN and not conn.gone:
-            return
-        if conn.busy:
-            if conn.pending is None:
-                conn.pending = deque()
-            for item in items:
-                if type(item) is Envelope and item.type == "$ping":
-                    self.protocol.take(conn, item)
-                else:
-                    conn.pending.append(item)
-            if len(conn.pending) >= self._state.config.pending_messages_max:
-                self.pause(conn, Pause.PENDING)
-                self._state.ready.pop(conn.id, None)
-            return
-        run: list[AppMessage | str | bytes] = []
-        for at, item in enumerate(items):
-            if type(item) is not Envelope:
-                run.append(item)  # type: ignore[arg-type]  # Everything but an Envelope is the application's.
-            elif not run or item.type == "$ping":
-                self.protocol.take(conn, item)
-                if conn.phase is not Phase.OPEN and not conn.gone:
-                    return
-            else:
-                conn.pending = deque(items[at:]) if not isinstance(items, deque) else deque(list(items)[at:])
-                break
-        if run:
-            conn.heard = conn.busy = True
-            self._state.out.append(MessageReceived(conn.id, tuple(run)))
-
-    def finished(self, input: HandlerFinished) -> None:
-        """The application is done with a record: what waits behind it has its turn."""
-        conn = self._state.conns.get(input.conn)
-        if conn is None or not conn.busy:
-            return
-        conn.busy = False
-        if input.failed:
-            conn.pending = None
-            self._state.ready.pop(conn.id, None)
-            self.close(conn, 1011, "a handler failed")
-        elif conn.pending:
-            items, conn.pending = conn.pending, None
-            self._deliver(conn, tuple(items))
-        else:
-            conn.pending = None
-        if not conn.busy and conn.pauses & Pause.PENDING:
-            self.resume(conn, Pause.PENDING)
-            if conn.reader is not None and conn.reader.held and conn.phase is Phase.OPEN:
-                self._state.ready[conn.id] = None
-        if conn.ending is not None or conn.gone:
-            self._finish(conn)
-        elif self._state.draining:
-            self.deadlines.drain(conn)
-
-    def _count_controls(self, conn: Conn, count: int) -> None:
-        config = self._state.config
-        if conn.control_tokens < 0:
-            conn.control_tokens = config.control_frames_burst
-        gained = (self._state.now - conn.control_at) * config.control_frames_per_s
-        conn.control_at = self._state.now
-        conn.control_tokens = min(config.control_frames_burst, conn.control_tokens + gained) - count
-        if conn.control_tokens < 0:
-            conn.control_tokens = 0
-            self._state.out.append(PeerMisbehaved(conn.id, "rate_limited", "too many control frames"))
-            self.close(conn, 1008, "too many control frames")
 
     # ---- sending --------------------------------------------------------------------------------
 
@@ -436,13 +256,14 @@ class Sessions:
             elif isinstance(event, FrameFailed):
                 self.end_transport(conn)
 
-    def _begin_ending(self, conn: Conn, code: int, reason: str, *, by_peer: bool) -> None:
+    def begin_ending(self, conn: Conn, code: int, reason: str, *, by_peer: bool) -> None:
+        """Notes how it ends once all before that is handled: the peer closed, or broke the framing."""
         conn.ending = (code, reason, by_peer)
         conn.close_code, conn.close_reason = code, reason
         conn.since = self._state.now
         self._state.arm(conn, conn.since + self._state.config.close_timeout_s)
 
-    def _finish(self, conn: Conn) -> None:
+    def conclude(self, conn: Conn) -> None:
         """Ends the connection once everything before its end is handled."""
         if conn.busy or conn.pending or conn.id in self._state.ready:
             return
@@ -491,4 +312,4 @@ class Sessions:
         self._out_of_rooms(conn)
         if conn.close_code == 1006 and not conn.close_reason:
             conn.close_reason = input.reason
-        self._finish(conn)
+        self.conclude(conn)

@@ -17,13 +17,16 @@ from .wire import Envelope
 if TYPE_CHECKING:
     from .room import Member, Room
 
-__all__ = ["FAR", "Conn", "HubState", "Pause", "Pending", "Phase"]
+__all__ = ["BACKLOG_BYTES", "FAR", "Conn", "HubState", "Pause", "Pending", "Phase"]
 
 Pending = AppMessage | str | bytes | Envelope
 """A message of a connection that waits for its turn: for the application, or (an Envelope) for the hub itself."""
 
 FAR: Final = float("inf")
 """Never, as a time."""
+
+BACKLOG_BYTES: Final = 131_072
+"""Unparsed bytes of one connection above which it is not read; two reads' worth."""
 
 
 class Phase(IntEnum):
