@@ -208,7 +208,8 @@ class Room:
                 raise self._error
             if self._over:
                 raise StopAsyncIteration
-            self._wake = anyio.Event()
+            if self._wake.is_set():
+                self._wake = anyio.Event()
             await self._wake.wait()
         message = self._messages.popleft()
         self._current = message.number

@@ -160,7 +160,8 @@ class ClientRun:
     def _told_closed(self, told: ClientClosed) -> None:
         self.close_code, self.close_reason = told.code, told.reason
         if told.reconnecting:
-            self._opened = anyio.Event()
+            if self._opened.is_set():  # Else there are calls that wait on it.
+                self._opened = anyio.Event()
             reason = clean(told.reason)
             log.warning("client connection ended with %d: %s; again in %.1f s", told.code, reason, told.delay_s)
         else:

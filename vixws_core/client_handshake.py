@@ -188,12 +188,11 @@ class AnswerReader:
                 self._interim += 1
                 if self._interim > _INTERIM_MAX:
                     return Refusal(0, f"more than {_INTERIM_MAX} interim answers to the upgrade")
-            elif isinstance(event, h11.Response):
-                self._status = event.status_code
-                rest, self._buffer = self._buffer, b""
-                return self._read_body(rest)
-            else:
-                return Refusal(0, "the answer to the upgrade is no good HTTP: no status line")
+                continue
+            assert isinstance(event, h11.Response), "a whole head is an answer, or h11 raises"
+            self._status = event.status_code
+            rest, self._buffer = self._buffer, b""
+            return self._read_body(rest)
 
     def _read_body(self, data: bytes) -> Refusal | None:
         if data:

@@ -100,14 +100,10 @@ class ClientOutbox:
             raise LocalError(f"request numbers must be new, got {ref[2:]} again")
 
     def _add(self, item: _Item) -> None:
-        alone = not self._held
         self._items[item.ref] = item
         self._held += 1
         if self._link.is_open and self.retry_at == FAR:
-            if alone:
-                self._transmit(item)
-            else:
-                self._flush()
+            self._transmit(item)  # Nothing older is held: that was sent when the link opened or the pause ended.
 
     # ---- the connection -------------------------------------------------------------------------
 

@@ -111,10 +111,15 @@ def test_a_refused_join_ends_the_wish_and_a_retry_asks_again_later() -> None:
     rig = Rig()
     rig.open()
     rig.put(ClientJoin("r"), ClientJoin("busy"))
+    rig.put(ClientJoin("later"), ClientRequest(5, "$any"))
     rig.say(error("~j1", "denied"), error("~j2", "rate_limited", retry=True, after_ms=2000))
-    assert [RoomLeft("r", "denied", "because")] == rig.of(RoomLeft)
+    rig.say(error("~j3", "internal", retry=True))
+    rig.pass_time(0.5)
+    assert len(rig.sent("$join", "later")) == 2
+    rig.put(ClientLeave("later"))
+    assert [RoomLeft("r", "denied", "because"), RoomLeft("later")] == rig.of(RoomLeft)
     assert rig.machine.rooms == ("busy",)
-    rig.pass_time(1.9)
+    rig.pass_time(1.4)
     assert len(rig.sent("$join", "busy")) == 1
     rig.pass_time(0.7)
 
@@ -488,6 +493,16 @@ def test_an_error_to_try_again_holds_up_what_follows_and_keeps_its_order() -> No
     assert rig.machine.publishes_pending == 2
 
 
+def test_what_is_in_flight_when_an_earlier_one_is_refused_is_not_sent_again() -> None:
+    rig = Rig()
+    rig.open()
+    rig.put(ClientPublish(1, "r", "t", b'{"n":1}'), ClientPublish(2, "r", "t", b'{"n":2}'))
+    rig.say(error("~p1", "internal", retry=True))
+    rig.pass_time(1)
+
+    assert [item["payload"]["n"] for item in rig.sent("t")] == [1, 2, 1]
+
+
 def test_the_pause_after_errors_grows_and_an_ack_ends_it() -> None:
     rig = Rig(config=ClientConfig(ping_interval_s=0))
     rig.open()
@@ -791,6 +806,25 @@ def test_row_36_deep_json_is_text_and_nothing_more() -> None:
 
     assert len(rig.of(ClientMessage)) == 6
     assert {""} == {message.type for message in rig.of(ClientMessage)}
+
+
+def test_a_broken_frame_after_our_close_is_not_answered() -> None:
+    rig = Rig()
+    rig.open()
+    rig.put(ClientStop())
+    rig.bytes(b"\xff\xff")
+
+    assert [ClientClosed(1002, rig.of(ClientClosed)[0].reason, False)] == rig.of(ClientClosed)
+    assert len([item for item in rig.received if isinstance(item, CloseReceived)]) == 1
+
+
+def test_an_unasked_pong_is_only_a_byte() -> None:
+    rig = Rig()
+    rig.open()
+    rig.told.clear()
+    rig.bytes(encode_frame(0xA, b"x"))
+
+    assert rig.told == []
 
 
 def test_every_state_has_its_moves() -> None:
