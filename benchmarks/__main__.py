@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks echo|room|publish|replay|idle|first`."""
+"""The command line: `python -m benchmarks echo|room|publish|replay|idle|metrics|first`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from benchmarks import metrics
 from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, installed, root
 from benchmarks.load import LoadError, build
 from benchmarks.report import describe_machine, progress, result_text
@@ -27,7 +28,8 @@ workloads:
   publish  durable publishes (SQLite, WAL, synchronous=FULL), counted when acknowledged
   replay   members join a stored room with an old position and read it to its head
   idle     sessions that do nothing: KiB of resident memory for each
-  first    all of these in their default shapes, on both loops; writes docs/results/first-figures.txt
+  metrics  echo with metrics beside echo without, then scrapes after the sessions of a busy day
+  first    all but metrics in their default shapes, on both loops; writes docs/results/first-figures.txt
 
 Server CPU is what the kernel charged to all threads of the server; on a busy machine it is steadier than
 messages per second. A ratio compares CPU per event with a peer's in the same round; the figures shown are
@@ -48,15 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workload", choices=["echo", "room", "publish", "replay", "idle", "first"])
+    parser.add_argument("workload", choices=["echo", "room", "publish", "replay", "idle", "metrics", "first"])
     parser.add_argument(
-        "--backend", metavar="NAMES", help="loops of vixws: asyncio, trio, or both with a comma (asyncio; first: both)"
+        "--backend",
+        metavar="NAMES",
+        help="loops of vixws: asyncio, trio, or both with a comma (asyncio; metrics, first: both)",
     )
     parser.add_argument("--uvloop", action="store_true", help="uvloop for every server that runs on asyncio")
     parser.add_argument(
         "--peers", metavar="NAMES", help=f"comma-separated: {','.join(PEERS)}, or none (all that are installed and fit)"
     )
-    parser.add_argument("--rounds", type=_whole(1, 100), default=3, help="rounds, each with every server (3)")
+    parser.add_argument("--rounds", type=_whole(1, 100), help="rounds, each with every server (3; metrics: 9)")
     parser.add_argument("--duration", type=_seconds, default=2.0, metavar="S", help="measured seconds a run (2)")
     parser.add_argument("--warmup", type=_seconds, default=0.5, metavar="S", help="unmeasured seconds before (0.5)")
     parser.add_argument("--conns", type=_whole(1, 100_000), metavar="N", help="connections, room members or sessions")
@@ -64,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--window", type=_whole(1, 100_000), metavar="N", help="room: publications in flight (1)")
     parser.add_argument("--size", type=_whole(0, 10_000_000), metavar="BYTES", help="bytes of a message (125)")
     parser.add_argument("--messages", type=_whole(1, 10_000_000), metavar="N", help="replay: stored messages (20000)")
+    parser.add_argument(
+        "--sessions", type=_whole(1, 10_000_000), metavar="N", help=f"metrics: before the scrapes ({metrics.SESSIONS})"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where databases go (the temporary folder)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the results here as well")
     return parser
@@ -97,10 +104,14 @@ def _workloads(arguments: argparse.Namespace) -> tuple[Workload, ...]:
         "fill": arguments.messages,
     }
     shape = {name: value for name, value in shape.items() if value is not None}
-    if arguments.workload == "first":
+    if arguments.sessions is not None and arguments.workload != "metrics":
+        raise _Usage("--sessions is for metrics")
+    if arguments.workload in ("first", "metrics"):
         if shape:
-            raise _Usage("first has shapes of its own: leave out --conns, --depth, --window, --size and --messages")
-        return FIRST
+            raise _Usage(
+                f"{arguments.workload} has shapes of its own: leave out --conns --depth --window --size --messages"
+            )
+        return FIRST if arguments.workload == "first" else ()
     names = {"echo": ("echo", "echo-single"), "publish": ("publish", "publish-many")}
     chosen = [WORKLOADS[name] for name in names.get(arguments.workload, (arguments.workload,))]
     if not shape:
@@ -112,7 +123,9 @@ def _workloads(arguments: argparse.Namespace) -> tuple[Workload, ...]:
 
 
 def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
-    names = (arguments.backend or ("asyncio,trio" if arguments.workload == "first" else "asyncio")).split(",")
+    names = (arguments.backend or ("asyncio,trio" if arguments.workload in ("first", "metrics") else "asyncio")).split(
+        ","
+    )
     for name in names:
         if name not in ("asyncio", "trio"):
             raise _Usage(f"--backend {name!r}, expected asyncio or trio")
@@ -120,6 +133,10 @@ def _contestants(arguments: argparse.Namespace) -> list[Contestant]:
         raise _Usage("--uvloop is for asyncio, which --backend leaves out")
     found: list[Contestant] = [Vixws(name, arguments.uvloop and name == "asyncio") for name in dict.fromkeys(names)]
     peers: list[str]
+    if arguments.workload == "metrics":
+        if arguments.peers not in (None, "none"):
+            raise _Usage("metrics compares vixws with itself: leave out --peers")
+        return found
     if arguments.peers is None:
         peers = [each for each in PEERS if installed(each) and (each != "trio-websocket" or "trio" in names)]
     else:
@@ -144,11 +161,17 @@ def _raise_descriptor_limit() -> None:
 def _measure(
     arguments: argparse.Namespace, workloads: tuple[Workload, ...], contestants: list[Contestant], out: Path | None
 ) -> None:
-    plan = Plan(build(), arguments.rounds, arguments.duration, arguments.warmup, arguments.folder)
+    rounds = arguments.rounds or (9 if arguments.workload == "metrics" else 3)
+    plan = Plan(build(), rounds, arguments.duration, arguments.warmup, arguments.folder)
     _raise_descriptor_limit()
     said = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments.argv is None else arguments.argv)])
     texts = [describe_machine(said, arguments.folder)]
     print(texts[0], flush=True)
+    if arguments.workload == "metrics":
+        ours = [each for each in contestants if isinstance(each, Vixws)]
+        for text in metrics.texts(ours, plan, arguments.sessions or metrics.SESSIONS):
+            texts.append(text)
+            print(f"\n{text}", flush=True)
     for workload in workloads:
         fitting = [each for each in contestants if isinstance(each, Vixws) or each.library in workload.peers]
         result = run(workload, fitting, plan, progress)

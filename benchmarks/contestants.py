@@ -21,7 +21,9 @@ __all__ = ["PEERS", "Contestant", "Peer", "Running", "ServerError", "Vixws", "in
 root = Path(__file__).parent.parent
 """The folder that holds `benchmarks`; servers start in it."""
 
-_READY = re.compile(r"^\S+ ready ws=ws://127\.0\.0\.1:(?P<port>\d+)/.* pid=(?P<pid>\d+)$")
+_READY = re.compile(
+    r"^\S+ ready ws=ws://127\.0\.0\.1:(?P<port>\d+)/(?:.* metrics=(?:off|(?P<metrics>\S+)))?.* pid=(?P<pid>\d+)$"
+)
 _START_S = 20.0
 _STOP_S = 15.0
 _LINE_BYTES_MAX = 65_536
@@ -41,6 +43,8 @@ class Running:
 
     port: int
     pid: int
+    metrics: str = ""
+    """Where metrics are scraped; empty where they are not served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +53,20 @@ class Vixws:
 
     backend: str
     uvloop: bool = False
+    metrics: bool = False
+    """Whether it counts, and serves what it counted on a port of its own."""
 
     @property
     def name(self) -> str:
         """What the tables call it."""
-        return f"vixws {self.backend}{'+uvloop' if self.uvloop else ''}"
+        return f"vixws {self.backend}{'+uvloop' if self.uvloop else ''}{' with metrics' if self.metrics else ''}"
 
     def command(self, application: str, store: Path | None, fill: int) -> list[str]:
         """The command line. `publish` is the server's own publish rule and needs no application; its room is
         filled over the wire, so `fill` is not for this command."""
         del fill
-        command = [sys.executable, "-m", "vixws_anyio", "serve", "--port", "0", "--metrics", "off"]
+        command = [sys.executable, "-m", "vixws_anyio", "serve", "--port", "0"]
+        command += ["--metrics", "127.0.0.1:0" if self.metrics else "off"]
         command += ["--backend", self.backend, "--store", f"sqlite:///{store}" if store else "memory://"]
         if application != "publish":
             command += ["--app", f"benchmarks.apps.{application}:server"]
@@ -164,7 +171,7 @@ def _wait_ready(process: subprocess.Popen[bytes], command: list[str]) -> Running
         raise ServerError(
             f"{_said(command)}: first line {text!r}, expected 'NAME ready ws=ws://127.0.0.1:PORT/ … pid=PID'"
         )
-    return Running(int(match["port"]), int(match["pid"]))
+    return Running(int(match["port"]), int(match["pid"]), match["metrics"] or "")
 
 
 def _said(command: list[str]) -> str:

@@ -12,10 +12,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.contestants import PEERS, Peer, Vixws, installed, root, version
+from benchmarks.contestants import PEERS, Contestant, Peer, Vixws, installed, root, version
 from benchmarks.rounds import Result, Verdict
+from benchmarks.workloads import Workload
 
-__all__ = ["describe_machine", "floor_lines", "result_text", "table"]
+__all__ = [
+    "describe_machine",
+    "figure_cells",
+    "figure_heads",
+    "floor_lines",
+    "progress",
+    "ratio_cell",
+    "result_text",
+    "table",
+]
 
 _SYNCS = 100
 
@@ -36,19 +46,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def result_text(result: Result) -> str:
     """One workload: medians for every contestant, ratios to each peer, floors."""
     peers = [each for each in result.figures if isinstance(each, Peer)]
-    head = ["", *_figure_heads(result), *(f"× {peer.library}" for peer in peers)]
+    head = ["", *figure_heads(result.workload), *(f"× {peer.library}" for peer in peers)]
     rows = [head]
     for contestant in result.figures:
-        row = [contestant.name, *_figure_cells(result, contestant)]
+        row = [contestant.name, *figure_cells(result, contestant)]
         for peer in peers:
-            row.append(_ratio_cell(result.ratios(contestant, peer)) if isinstance(contestant, Vixws) else "")
+            row.append(ratio_cell(result.ratios(contestant, peer)) if isinstance(contestant, Vixws) else "")
         rows.append(row)
     lines = [result.workload.title, table(rows), *floor_lines(result.verdicts())]
     return "\n".join(lines)
 
 
-def _figure_heads(result: Result) -> list[str]:
-    workload = result.workload
+def figure_heads(workload: Workload) -> list[str]:
+    """The heads of `figure_cells`."""
     if workload.mode == "idle":
         return ["KiB/session"]
     latency = ["p50 ms", "p99 ms"]
@@ -62,7 +72,9 @@ def _plural(unit: str) -> str:
     return {"delivery": "deliveries", "publish": "publishes"}.get(unit, f"{unit}s")
 
 
-def _figure_cells(result: Result, contestant: Vixws | Peer) -> list[str]:
+def figure_cells(result: Result, contestant: Contestant) -> list[str]:
+    """One contestant's figures, each the median over the rounds."""
+
     def median(name: str) -> float:
         return result.median(contestant, name)
 
@@ -76,10 +88,11 @@ def _figure_cells(result: Result, contestant: Vixws | Peer) -> list[str]:
     return [*cells, *latency, f"{median('server_pct'):.0f} %", f"{median('client_pct'):.0f} %"]
 
 
-def _ratio_cell(ratios: list[float]) -> str:
+def ratio_cell(ratios: Sequence[float], digits: int = 2) -> str:
+    """The median and the range of ratios."""
     if not ratios:
         return "?"
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    return f"{statistics.median(ratios):.{digits}f} ({min(ratios):.{digits}f}–{max(ratios):.{digits}f})"
 
 
 def floor_lines(verdicts: Sequence[Verdict]) -> list[str]:

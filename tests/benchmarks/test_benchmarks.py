@@ -14,6 +14,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.contestants import Contestant, Peer, ServerError, Vixws, installed, root, serving
 from benchmarks.load import LoadError, build, measure
+from benchmarks.metrics import Scrapes, ratio_text, scrape, scrapes_text
 from benchmarks.report import floor_lines, result_text
 from benchmarks.rounds import Figures, Result, run
 from benchmarks.workloads import FIRST, WORKLOADS, Floor, Plan, Workload
@@ -153,6 +154,35 @@ def test_each_loop_has_the_floors_that_were_set_for_it() -> None:
     assert Floor(14, figure="kib").said == "≤ 14 KiB per session"
 
 
+@pytest.mark.parametrize(("cost", "said"), [(2.06, "pass"), (2.07, "MISS")])
+def test_metrics_are_compared_with_the_same_server_without_them(cost: float, said: str) -> None:
+    without, counted = Vixws("trio"), Vixws("trio", metrics=True)
+    result = Result(WORKLOADS["echo"], {without: [figures(2.0)] * 3, counted: [figures(9.0), *[figures(cost)] * 2]})
+
+    text = ratio_text(result, without, counted)
+
+    assert f"floor {said}: vixws trio with metrics ≤ 1.03 × without: {cost / 2:.3f}" in text
+
+
+def test_a_scrape_has_a_floor_for_cpu_and_one_for_time() -> None:
+    text = scrapes_text(Scrapes("vixws trio with metrics", 100_000, 5, 6_000, 5.0, (0.004, 0.0051, 0.009)))
+
+    assert "scrapes after 100,000 sessions and 5 messages" in text
+    assert "floor pass: vixws trio with metrics ≤ 5 ms of server CPU a scrape: 5.00" in text
+    assert "floor MISS: vixws trio with metrics ≤ 5 ms of scraper's time a scrape: 5.10" in text
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_scrapes_tell_of_all_sessions_before_them(program: Path, backend: str) -> None:
+    found = scrape(Vixws(backend, metrics=True), program, sessions=70, scrapes=2, echo_s=0.1)
+
+    assert found.sessions == 170  # The echo opens 100 of its own.
+    assert found.messages > 0
+    assert found.answer_bytes > 1000
+    assert len(found.seconds) == 2
+    assert found.cpu_ms > 0
+
+
 def test_a_server_is_gone_when_its_block_is_left() -> None:
     command = Peer("websockets").command("echo", None, 0)
 
@@ -235,6 +265,9 @@ def test_a_run_that_takes_too_long_is_ended(program: Path) -> None:
         ["echo", "--rounds", "0"],
         ["echo", "--duration", "soon"],
         ["first", "--conns", "3"],
+        ["metrics", "--size", "3"],
+        ["metrics", "--peers", "websockets"],
+        ["echo", "--sessions", "3"],
         ["publish", "--folder", "/nowhere/at/all"],
     ],
 )
@@ -252,7 +285,7 @@ def test_help_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
 
     out = capsys.readouterr().out
     assert caught.value.code == 0
-    assert all(f"  {name} " in out for name in ("echo", "room", "publish", "replay", "idle", "first"))
+    assert all(f"  {name} " in out for name in ("echo", "room", "publish", "replay", "idle", "metrics", "first"))
 
 
 def test_applications_are_short_and_use_public_names_only() -> None:
