@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from vixws_core.testing import NO_FAULTS, World, faults_that_count, varied_world
+from vixws_core.testing import NO_FAULTS, World, faults_that_count, run_varied, varied_world
 
 STEPS = 400
 GROUPS = 10
 PER_GROUP = 20
 CORPUS: tuple[tuple[str, int], ...] = (
-    ("base/43", 400),
-    ("base/108", 400),
-    ("base/187", 400),
+    ("planted/0", 400),  # A join that was left had no answer.
+    ("planted/4", 400),  # A page was measured by the room as it is now.
+    ("planted/11", 400),  # $live came behind newer messages.
+    ("planted/45", 400),  # A page came to a parked connection.
 )
-"""Seeds and steps that failed once."""
+"""Seeds and steps that showed what was wrong once; they mean what they meant while `varied_world` stays as it is."""
 
 
 def base_seed() -> str:
@@ -34,8 +35,7 @@ def base_seed() -> str:
 def run_whole(seed: str, steps: int) -> World:
     world = varied_world(seed)
     try:
-        world.run(steps)
-        world.settle()
+        run_varied(world, steps)
     except Exception as exc:
         exc.add_note(f"world {seed!r} failed at step {world.steps}; add ({seed!r}, {steps}) to CORPUS")
         raise
@@ -82,6 +82,7 @@ def test_the_worlds_reach_every_outcome_of_the_protocol() -> None:
         "half_open",
         "refuse",
         "restore",
+        "store_down",
         "store_fail",
         "store_lie",
         "trim",
@@ -120,7 +121,7 @@ def test_a_trace_is_replayed_into_a_fresh_hub_with_the_same_effects(number: int)
 
 
 def test_faults_make_a_difference() -> None:
-    kinds = ("chunk", "cut", "half_open", "refuse", "store_fail", "store_lie", "trim", "crash")
+    kinds = ("chunk", "cut", "half_open", "refuse", "store_fail", "store_down", "store_lie", "trim", "crash")
     differ = dict.fromkeys(kinds, 0)
     for number in range(8):
         found = faults_that_count(partial(varied_world, f"differ/{number}"), STEPS, kinds, most=1)

@@ -6,7 +6,7 @@ from .failed import OracleFailed, check
 from .faults import NO_FAULTS, Faults, Habits, roomy_config, tight_config
 from .store import SimStore, Truth
 from .trace import Trace
-from .varied import faults_that_count, varied_world
+from .varied import faults_that_count, run_varied, varied_world
 from .world import World
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "group_bytes_max",
     "held_bytes_max",
     "roomy_config",
+    "run_varied",
     "tight_config",
     "varied_world",
 ]

@@ -1,6 +1,7 @@
-"""Runs many worlds: `python -m vixws_core.testing BASE COUNT [STEPS]`; exit status 1 where an oracle says no.
+"""Runs many worlds: `python -m vixws_core.testing [-x] BASE COUNT [STEPS]`; status 1 where an oracle says no.
 
-The seeds are `BASE/0`, `BASE/1`, …; one line is printed per failure, and one at the end.
+The seeds are `BASE/0`, `BASE/1`, …; one line is printed per failure, and one at the end. `-x` stops at the
+first failure.
 """
 
 from __future__ import annotations
@@ -10,31 +11,33 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from .failed import OracleFailed
-from .varied import varied_world
+from .varied import run_varied, varied_world
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the worlds; returns the exit status."""
-    if not 2 <= len(arguments) <= 3 or not all(word.isdigit() for word in arguments[1:]):
-        print("usage: python -m vixws_core.testing BASE COUNT [STEPS]", file=sys.stderr)
+    words = [word for word in arguments if word != "-x"]
+    if not 2 <= len(words) <= 3 or not all(word.isdigit() for word in words[1:]):
+        print("usage: python -m vixws_core.testing [-x] BASE COUNT [STEPS]", file=sys.stderr)
         return 2
-    base, count = arguments[0], int(arguments[1])
-    steps = int(arguments[2]) if len(arguments) == 3 else 400
-    failures = 0
+    base, count = words[0], int(words[1])
+    steps = int(words[2]) if len(words) == 3 else 400
+    failures = done = 0
     whole = blake2b(digest_size=16)
     for number in range(count):
-        seed = f"{base}/{number}"
-        world = varied_world(seed)
+        done += 1
+        world = varied_world(f"{base}/{number}")
         try:
-            world.run(steps)
-            world.settle()
+            run_varied(world, steps)
         except OracleFailed as exc:
             failures += 1
-            print(f"world {seed} failed at step {world.steps}: {exc}")
+            print(f"world {base}/{number} failed at step {world.steps}: {exc}")
+            if "-x" in arguments:
+                break
         whole.update(world.digest.encode())
-    print(f"{count} worlds, {failures} failed, digest {whole.hexdigest()}")
+    print(f"{done} worlds, {failures} failed, digest {whole.hexdigest()}")
     return 1 if failures else 0
 
 

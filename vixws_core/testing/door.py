@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from ..config import HubConfig
 from ..effects import Broadcast, CloseTransport, Effect, Joined, Left, Opened, SendBytes
 from ..hub import Hub
-from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input
+from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join
+from ..room import matches
 from .failed import check
 from .places import Place, check_joined
 from .store import Truth
@@ -94,6 +95,8 @@ class DoorOracle:
         elif isinstance(input, BytesFlushed):
             for id, count in input.flushed:
                 self._flushed(id, count)
+        elif isinstance(input, Join):
+            self._join(input)
         elif isinstance(input, Disconnected):
             self._conns.pop(input.conn, None)
         touched: set[int] = set()
@@ -152,11 +155,16 @@ class DoorOracle:
             if asked.ref is not None:
                 conn.asked[asked.ref] = asked
                 conn.answered.discard(asked.ref)  # What was refused may be asked again under its ref.
-            if asked.type in ("chat.join", "$join"):
-                place = conn.places.get(asked.room or asked.inner_room)
-                if place is not None:
-                    place.rejoining = True
-                    place.by_wire = place.by_wire and asked.type == "$join"
+            if asked.type == "$join" and asked.room in conn.places:
+                conn.places[asked.room].rejoining = True
+
+    def _join(self, input: Join) -> None:
+        """A handler's join: it moves the cursor of one who is in the room only where it says to where."""
+        conn = self._conns.get(input.conn)
+        place = conn.places.get(input.room) if conn is not None else None
+        if place is not None and (input.last or input.since is not None):
+            place.rejoining = True
+            place.by_wire = False
 
     def _flushed(self, id: int, count: int) -> None:
         conn = self._conns.get(id)
@@ -265,10 +273,11 @@ class DoorOracle:
 
     def _ack(self, id: int, heard: Heard, asked: Asked) -> None:
         """Acked ⇒ stored, under the offset told, with the content sent (PROTOCOL §4)."""
-        off = heard.payload.get("off")
+        off, room = heard.payload.get("off"), heard.room or ""
         if off is None:
+            kept = asked.room is not None and not any(matches(name, room) for name in self._config.unstored_rooms)
+            check(not kept, f"connection {id}: ack without an offset to {asked!r:.200}, expected it to be stored")
             return
-        room = heard.room or ""
         row = self._truth.row(room, int(off))
         check(row is not None, f"connection {id}: ack of {room!r} {off}, expected it to be committed")
         if row is None:
@@ -286,6 +295,16 @@ class DoorOracle:
             check(len(contents) > 1, f"connection {id}: mid_conflict for {asked!r:.200}, the one content of this key")
 
     # ---- at the end -----------------------------------------------------------------------------
+
+    def stands(self) -> str:
+        """Who lacks messages though nothing is under way to him and he takes bytes; "" for nobody."""
+        for id, conn in self._conns.items():
+            if conn.opened and not conn.ending and not conn.held:
+                for place in conn.places.values():
+                    lacking = place.lacks(self._truth)
+                    if lacking:
+                        return f"connection {id}: {lacking}"
+        return ""
 
     def lacks(self) -> str:
         """What some connection still lacks; "" for nothing: every member has its room's log up to the head."""

@@ -27,8 +27,12 @@ class Faults:
     """The most bytes that a slow reader takes at once."""
     kernel_bytes: int = 2_048
     """Bytes between server and client that count as flushed; the rest waits in the server's outbox."""
+    store_pace: float = 0.4
+    """The chance per step that the store runs a commit, runs a read, tells of a commit, tells of a read."""
     store_fail: float = 0.03
     """A store call fails, and nothing was done."""
+    store_down: float = 0.004
+    """The store fails every call for a while."""
     store_lie: float = 0.02
     """A commit is reported failed though it was made; the room hears of it with a later commit."""
     trim: float = 0.01
@@ -49,6 +53,7 @@ NO_FAULTS = Faults(
     slow=0,
     kernel_bytes=1 << 30,
     store_fail=0,
+    store_down=0,
     store_lie=0,
     trim=0,
     crash=0,
@@ -67,7 +72,9 @@ class Habits:
     act: float = 0.15
     """A client does something at all."""
     payload_bytes: int = 200
-    """The usual size of a payload; one in eight is up to twenty times as large."""
+    """The usual size of a payload; one in eight is up to twenty times as large, but no larger than `payload_max`."""
+    payload_max: int = 6_000
+    """The largest payload."""
     direct: float = 0.01
     """Per step: somebody appends to the store without the server."""
 

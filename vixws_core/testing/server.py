@@ -63,8 +63,13 @@ class Server:
         self._pump = Pump(self.hub, clock, (self.trace, *consumers, self.door), self.app.calls)
 
     def post(self, *inputs: Input) -> None:
-        """Hands inputs in."""
-        self._pump.put(*inputs)
+        """Hands inputs in. Raises: `OracleFailed`, also where the hub raises: nothing the world tells may make it."""
+        try:
+            self._pump.put(*inputs)
+        except OracleFailed:
+            raise
+        except Exception as exc:
+            raise OracleFailed(f"the hub raised {exc!r} at one of {inputs!r:.500}") from exc
 
     def time(self, now: float) -> bool:
         """Tells the hub that its time has come, where it has."""

@@ -89,6 +89,8 @@ class SimStore:
         self._reads: list[ReadStore | ListStore | FindPosition] = []
         self._commits: deque[tuple[StoreAnswer, ...]] = deque()
         self._answers: list[StoreAnswer] = []
+        self._down = 0
+        """Steps for which every call fails."""
         self._untold: dict[str, RoomAdvanced] = {}
         """Commits that were reported failed: the last `RoomAdvanced` of each room that is kept back."""
 
@@ -108,43 +110,62 @@ class SimStore:
         """Runs and delivers what chance picks (all there is, when calm); whether anything happened."""
         stream = self._chance.of("store")
         moved = False
+        self._down -= self._down > 0
+        if not self.calm and self._chance.fault("store_down", self._faults.store_down):
+            self._down = self._chance.of("outages").randint(1, 60)
         for part in (self._commit, self._read, self._tell_commit, self._tell_read):
-            if self.calm or stream.random() < 0.4:
+            if self.calm or stream.random() < self._faults.store_pace:
                 moved = part() or moved
         return moved
+
+    def _fails(self) -> bool:
+        """Whether a call fails, and nothing is done."""
+        return not self.calm and (self._chance.fault("store_fail", self._faults.store_fail) or self._down > 0)
 
     def _commit(self) -> bool:
         if not self._appends:
             return False
         count = len(self._appends) if self.calm else self._chance.of("commit").randint(1, len(self._appends))
         batch = [self._appends.popleft() for _ in range(count)]
-        if not self.calm and self._chance.fault("store_fail", self._faults.store_fail):
+        if self._fails():
             self._commits.append(_failed(batch))
             return True
         answers = self._run(batch)
-        advanced = [told for told in answers if isinstance(told, RoomAdvanced)]
+        advanced = _advanced(answers)
         self.truth.committed(advanced)
         if not self.calm and self._chance.fault("store_lie", self._faults.store_lie):
             self._untold.update((told.room, told) for told in advanced)
             answers = _failed(batch)
-        elif advanced:
-            answers = self._catch_up(advanced) + answers
+        else:
+            answers = (*self._catch_up(advanced), *answers[len(advanced) :])
         self._commits.append(answers)
         return True
 
     def _run(self, batch: Sequence[StoreAppend | ReadStore | ListStore | FindPosition]) -> tuple[StoreAnswer, ...]:
         return run_asks(self.log, batch, self._wall())
 
-    def _catch_up(self, advanced: list[RoomAdvanced]) -> tuple[StoreAnswer, ...]:
-        """What was kept back of these rooms: told before this commit, or left as a gap for the server to read."""
-        late = [self._untold.pop(told.room) for told in advanced if told.room in self._untold]
-        return tuple(late) if self._chance.of("untold").random() < 0.5 else ()
+    def _catch_up(self, advanced: tuple[RoomAdvanced, ...]) -> tuple[RoomAdvanced, ...]:
+        """What a commit tells of its rooms, and of what was kept back of them.
+
+        That is told before it, or together with it, or left as a gap for the server to read.
+        """
+        stream = self._chance.of("untold")
+        told: list[RoomAdvanced] = []
+        for new in advanced:
+            late = self._untold.pop(new.room, None)
+            choice = stream.randrange(3)
+            if late is not None and choice == 0:
+                told.append(late)
+            elif late is not None and choice == 1 and late.head + 1 == new.entries[0].off:
+                new = RoomAdvanced(new.room, new.ep, new.head, late.entries + new.entries)
+            told.append(new)
+        return tuple(told)
 
     def _read(self) -> bool:
         if not self._reads:
             return False
         ask = self._reads.pop(0 if self.calm else self._chance.of("read").randrange(len(self._reads)))
-        if not self.calm and self._chance.fault("store_fail", self._faults.store_fail):
+        if self._fails():
             self._answers.append(StoreFailed(ask.request, "store_unavailable", "simulated"))
         else:
             self._answers += self._run([ask])
@@ -173,10 +194,9 @@ class SimStore:
 
     def append(self, room: str, type: str, payload: bytes) -> None:
         """Appends without the server's asking; the server hears of the room's advance like of any other."""
-        answers = self._run([StoreAppend(0, room, "event", type, payload)])
-        advanced = [told for told in answers if isinstance(told, RoomAdvanced)]
+        advanced = _advanced(self._run([StoreAppend(0, room, "event", type, payload)]))
         self.truth.committed(advanced)
-        self._commits.append((*self._catch_up(advanced), *advanced))
+        self._commits.append(self._catch_up(advanced))
 
     def trim(self, room: str, upto: int) -> None:
         """Trims one room's log."""
@@ -193,7 +213,7 @@ class SimStore:
         """
         self.post = None
         batch = list(self._appends)[: self._chance.of("crash").randint(0, len(self._appends))]
-        self.truth.committed([told for told in self._run(batch) if isinstance(told, RoomAdvanced)])
+        self.truth.committed(_advanced(self._run(batch)))
         self._appends.clear()
         self._reads.clear()
         self._commits.clear()
@@ -211,6 +231,10 @@ class SimStore:
     def is_idle(self) -> bool:
         """Whether every ask is answered and every answer told."""
         return not (self._appends or self._reads or self._commits or self._answers or self._untold)
+
+
+def _advanced(answers: Sequence[StoreAnswer]) -> tuple[RoomAdvanced, ...]:
+    return tuple(told for told in answers if isinstance(told, RoomAdvanced))
 
 
 def _failed(batch: Sequence[StoreAppend]) -> tuple[StoreAnswer, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from .faults import Faults, Habits, roomy_config, tight_config
 from .world import World
 
-__all__ = ["faults_that_count", "varied_world"]
+__all__ = ["faults_that_count", "run_varied", "varied_world"]
 
 Without = frozenset[tuple[str, int]]
 """Faults that are left out: kind and number."""
@@ -22,27 +23,38 @@ def varied_world(seed: int | str, without: Without = frozenset()) -> World:
         cut=0.004 * rate,
         half_open=0.001 * rate,
         chunk=stream.choice((0.1, 0.5, 0.9)),
-        slow=stream.choice((0.2, 0.5)),
-        slow_bytes=stream.choice((40, 200, 1_000)),
-        kernel_bytes=stream.choice((600, 2_048, 8_192)),
+        slow=stream.choice((0.3, 0.6)),
+        slow_bytes=stream.choice((40, 100, 400)),
+        kernel_bytes=stream.choice((300, 1_200, 4_096)),
+        store_pace=stream.choice((0.1, 0.4, 0.8)),
         store_fail=0.03 * rate,
+        store_down=0.004 * rate,
         store_lie=0.02 * rate,
         trim=stream.choice((0.0, 0.01, 0.03)),
     )
     habits = Habits(
         rooms=("africa", "asia", "europe", "tmp.sea")[: stream.randint(1, 4)],
-        act=stream.choice((0.1, 0.2)),
-        payload_bytes=stream.choice((50, 200)),
+        act=stream.choice((0.1, 0.3)),
+        payload_bytes=stream.choice((50, 200, 800)),
     )
+    config = stream.choice((tight_config, roomy_config))()
     return World(
         seed,
         clients=stream.randint(2, 4),
         wild=stream.randint(1, 3),
-        config=stream.choice((tight_config, roomy_config))(),
+        config=replace(config, tail_bytes_room=stream.choice((300, 1_500, 4_096))),
         faults=faults,
         habits=habits,
         without=without,
     )
+
+
+def run_varied(world: World, steps: int) -> None:
+    """Runs a world for so many steps, in 1 to 16 rounds that each end settled. Raises: `OracleFailed`."""
+    rounds = Random(f"{world.seed}/rounds").choice((1, 2, 4, 16))
+    for number in range(rounds):
+        world.run(steps * (number + 1) // rounds - steps * number // rounds)
+        world.settle()
 
 
 def faults_that_count(

@@ -185,7 +185,8 @@ class WildClient:
     def _content(self) -> bytes:
         stream = self._stream
         size = self._habits.payload_bytes
-        size = stream.randint(0, 20 * size) if stream.random() < 0.125 else stream.randint(0, size)
+        most = min(20 * size, self._habits.payload_max) if stream.random() < 0.125 else size
+        size = stream.randint(0, most)
         self._refs += 1
         return encode_json({"by": f"w{self.index}", "n": self._refs, "pad": "x" * size})
 
@@ -250,6 +251,8 @@ class WildClient:
         choice = self._stream.random()
         if choice < 0.1:
             self._network.send(self, self._number, b"\xff\xff\xff\xff")
+        elif choice < 0.2:
+            self._frame(TEXT, b" " * 100_000)
         elif choice < 0.3:
             self._frame(CLOSE, b"")
         elif choice < 0.5:

@@ -1,0 +1,155 @@
+"""Bugs planted on purpose, each in one expression of shipped code: the oracles of the simulated world find them all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vixws_core
+
+WORLDS = 120
+"""Each bug must show within so many worlds; the seeds are always the same ones. All showed within 46 at first."""
+
+BUGS: dict[str, tuple[str, str, str]] = {
+    "the tail skips a message": (
+        "tail.py",
+        "islice(self.entries, cursor + 1 - self.entries[0][0], None)",
+        "islice(self.entries, cursor + 2 - self.entries[0][0], None)",
+    ),
+    "a member is live before the announced head": (
+        "cursors.py",
+        "member.cursor == room.pos and (member.live_at is None or member.live_at <= room.pos)",
+        "member.cursor == room.pos",
+    ),
+    "an advance is ignored while the first position is asked": (
+        "cursors.py",
+        "if room is None or not room.stored:",
+        "if room is None or not room.stored or not room.known:",
+    ),
+    "an advance with a gap is taken for whole": (
+        "cursors.py",
+        "if not fresh or fresh[0].off != room.pos + 1:",
+        "if not fresh:",
+    ),
+    "a page is taken after a new join": (
+        "cursors.py",
+        "waits = self.is_current(member) and not (",
+        "waits = not (",
+    ),
+    "a page is measured by the room as it is now": (
+        "cursors.py",
+        "if page.head < until:",
+        "if page.head < room.pos:",
+    ),
+    "a page comes to a parked connection": (
+        "cursors.py",
+        "(member.live or member.asking or conn.parked)",
+        "(member.live or member.asking)",
+    ),
+    "what is unparked does not read on": (
+        "cursors.py",
+        "        self.catch_up(conn)\n\n    def catch_up(",
+        "        self.is_current\n\n    def catch_up(",
+    ),
+    "a failed read stays under way for ever": (
+        "cursors.py",
+        "            member.conn.reading = False",
+        "            member.conn.reading = True",
+    ),
+    "the floor is ignored": (
+        "room.py",
+        "if since.off < input.floor:",
+        "if since.off < 0:",
+    ),
+    "a position recovers without a look at its id": (
+        "room.py",
+        "input.id_at != since.id:",
+        "input.id_at is None:",
+    ),
+    "a join is given one message more than it asked for": (
+        "room.py",
+        "max(input.floor, head - member.last)",
+        "max(input.floor, head - member.last - 1)",
+    ),
+    "a join that is left is not answered": (
+        "rooms.py",
+        "        if member.ref is not None:\n            self.sessions.answer(",
+        "        if member.conn.gone:\n            self.sessions.answer(",
+    ),
+    "all clients share one scope of keys": (
+        "protocol.py",
+        'scope = conn.scope if conn is not None else ""',
+        'scope = ""',
+    ),
+    "a publish without a key is acknowledged before any commit": (
+        "protocol.py",
+        "if not store or not self.rooms.is_stored(room):",
+        "if not store or mid is None or not self.rooms.is_stored(room):",
+    ),
+    "another content under a known key is a repeat": (
+        "log.py",
+        "if digest != ask.digest:",
+        "if digest is None:",
+    ),
+    "nobody is parked at the high mark": (
+        "session.py",
+        "if conn.unsent > config.unsent_bytes_high or",
+        "if conn.unsent > 4 * config.unsent_bytes_high or",
+    ),
+    "a frame of 126 bytes has a short header": (
+        "frames.py",
+        "        if size < 126:\n            return bytes((0x80 | opcode, size)) + payload",
+        "        if size < 127:\n            return bytes((0x80 | opcode, size)) + payload",
+    ),
+}
+"""What is wrong: the file, the expression as shipped, and the planted one."""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package to plant bugs in."""
+    root = tmp_path_factory.mktemp("planted")
+    source = Path(vixws_core.__file__).parent
+    shutil.copytree(source, root / "vixws_core", ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+def run_worlds(tree: Path, count: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        (sys.executable, "-m", "vixws_core.testing", "-x", "planted", str(count)),
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_the_worlds_find_nothing_where_nothing_is_planted(tree: Path) -> None:
+    run = run_worlds(tree, 10)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_worlds_find(bug: str, tree: Path) -> None:
+    name, shipped, planted = BUGS[bug]
+    path = tree / "vixws_core" / name
+    text = path.read_text()
+    assert text.count(shipped) == 1, f"{name} has {shipped!r} {text.count(shipped)} times, expected once"
+    path.write_text(text.replace(shipped, planted))
+    try:
+        run = run_worlds(tree, WORLDS)
+    finally:
+        path.write_text(text)
+
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert re.search(r"^world planted/\d+ failed at step \d+: ", run.stdout), run.stdout + run.stderr
