@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from .client_channel import ClientChannel
+from .client_cursor import Position, check_name
 from .client_handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
 from .client_link import FAR, Link, WelcomePayload
 from .client_outbox import ClientOutbox
@@ -43,7 +44,7 @@ from .client_records import (
     TransportFailed,
     TransportOpened,
 )
-from .client_rooms import ClientRooms, Position, check_name
+from .client_rooms import ClientRooms
 from .effects import CloseTransport, SendBytes
 from .errors import LocalError
 from .frames import BINARY, TEXT

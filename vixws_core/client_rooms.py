@@ -10,10 +10,8 @@ slow reader costs bounded memory and never holds up the answers that it may itse
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
-
 from . import client_link as wire
+from .client_cursor import Phase, Position, RoomCursor, check_name
 from .client_link import FAR, Incoming, Link
 from .client_records import (
     ClientConfig,
@@ -29,74 +27,8 @@ from .client_records import (
 from .effects import MessageSkipped
 from .errors import LocalError
 from .message import encode_json
-from .rooms import check_room
 
-__all__ = ["ClientRooms", "Position", "check_name"]
-
-Position = tuple[str, int, str | None]
-"""Epoch, offset, and the id of the entry there where it is known."""
-
-
-class _Phase(Enum):
-    OUT = 0  # There is no connection, or the server said to try later.
-    ASKED = 1
-    IN = 2
-    PARKED = 3
-
-
-class _Room:
-    """One room that is wanted."""
-
-    __slots__ = (
-        "asked",
-        "at",
-        "done",
-        "failures",
-        "handled",
-        "ledger",
-        "name",
-        "phase",
-        "ref",
-        "retry_at",
-        "unhandled",
-        "unhandled_bytes",
-    )
-
-    def __init__(self, asked: ClientJoin) -> None:
-        self.name = asked.room
-        self.asked = asked
-        since = asked.since
-        self.at: Position | None = None if since is None else (since.ep, since.off, since.id)
-        """The cursor; None: not known yet, or the room is not stored."""
-        self.handled: Position | None = self.at
-        self.ledger: deque[tuple[int, Position]] = deque()
-        """What was told and is not below `handled` yet, in order: (number, position); number 0 needs no handling."""
-        self.done: set[int] = set()
-        """Numbers in the ledger that are handled."""
-        self.unhandled = 0
-        self.unhandled_bytes = 0
-        self.phase = _Phase.OUT
-        self.ref = ""
-        self.failures = 0
-        self.retry_at = FAR
-
-    def note(self, number: int, at: Position) -> None:
-        """Moves the cursor."""
-        self.at = at
-        ledger = self.ledger
-        if not number and ledger and not ledger[-1][0]:
-            ledger[-1] = (0, at)  # A server may say so as often as it likes: only the last one counts.
-        else:
-            ledger.append((number, at))
-        if not number:
-            self.settle()
-
-    def settle(self) -> None:
-        """Moves the position over all that is handled."""
-        ledger, done = self.ledger, self.done
-        while ledger and (not ledger[0][0] or ledger[0][0] in done):
-            number, self.handled = ledger.popleft()
-            done.discard(number)
+__all__ = ["ClientRooms"]
 
 
 class ClientRooms:
@@ -105,12 +37,12 @@ class ClientRooms:
     def __init__(self, link: Link, config: ClientConfig) -> None:
         self._link = link
         self._config = config
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, RoomCursor] = {}
         self._refs = 0
         self._number = 0
         self._leaving: dict[str, int] = {}
         """Rooms whose `$left` is on its way, and how many: what still comes of them belongs to the past."""
-        self._told: dict[int, tuple[_Room | None, int]] = {}
+        self._told: dict[int, tuple[RoomCursor | None, int]] = {}
         """Messages told and not handled: the stored room whose entry it is, and its size."""
         self.unhandled = 0
         """Messages told and not handled that are no entries of a stored room."""
@@ -152,7 +84,7 @@ class ClientRooms:
             raise LocalError(f"room {ask.room!r} is joined already, expected it to be left first")
         if len(self._rooms) >= self._config.rooms_max:
             raise LocalError(f"{len(self._rooms)} rooms are joined, at most {self._config.rooms_max} may be")
-        room = self._rooms[ask.room] = _Room(ask)
+        room = self._rooms[ask.room] = RoomCursor(ask)
         if self._link.is_open:
             self._ask(room)
 
@@ -162,7 +94,7 @@ class ClientRooms:
         if room is None:
             return
         self._forget(room)
-        if room.phase in (_Phase.ASKED, _Phase.IN) and self._link.is_open:
+        if room.phase in (Phase.ASKED, Phase.IN) and self._link.is_open:
             self._send_leave(room.name)
         self._link.tell(RoomLeft(room.name))
 
@@ -185,8 +117,8 @@ class ClientRooms:
             room.unhandled <= config.room_unhandled_max // 2
             and room.unhandled_bytes <= config.room_unhandled_bytes_max // 2
         )
-        if room.phase is _Phase.PARKED and low:
-            room.phase = _Phase.OUT
+        if room.phase is Phase.PARKED and low:
+            room.phase = Phase.OUT
             if self._link.is_open:
                 self._ask(room)
 
@@ -195,7 +127,7 @@ class ClientRooms:
     def opened(self) -> None:
         """Joins every room on a new connection, each from its own cursor."""
         for room in self._rooms.values():
-            if room.phase is _Phase.OUT:
+            if room.phase is Phase.OUT:
                 self._ask(room)
 
     def lost(self) -> None:
@@ -204,8 +136,8 @@ class ClientRooms:
         self._leaving.clear()
         for room in self._rooms.values():
             room.retry_at = FAR
-            if room.phase is not _Phase.PARKED:
-                room.phase = _Phase.OUT
+            if room.phase is not Phase.PARKED:
+                room.phase = Phase.OUT
 
     def due(self) -> None:
         """Joins again the rooms that the server asked to try later."""
@@ -217,10 +149,10 @@ class ClientRooms:
                 self._ask(room)
         self.retry_at = min((room.retry_at for room in self._rooms.values()), default=FAR)
 
-    def _ask(self, room: _Room) -> None:
+    def _ask(self, room: RoomCursor) -> None:
         self._refs += 1
         room.ref = f"~j{self._refs}"
-        room.phase = _Phase.ASKED
+        room.phase = Phase.ASKED
         room.retry_at = FAR
         payload: dict[str, object] = {}
         if room.at is not None:
@@ -236,20 +168,20 @@ class ClientRooms:
         self._leaving[room] = self._leaving.get(room, 0) + 1
         self._link.send(wire.envelope("$leave", b"{}", room=room))
 
-    def _member(self, name: str | None) -> _Room | None:
+    def _member(self, name: str | None) -> RoomCursor | None:
         """The room of that name, where the server has let us in."""
         room = self._rooms.get(name or "")
-        return room if room is not None and room.phase is _Phase.IN else None
+        return room if room is not None and room.phase is Phase.IN else None
 
     # ---- what the server says -------------------------------------------------------------------
 
     def joined(self, message: Incoming) -> None:
         """`$joined`: the position at which the room begins for us."""
         room = self._rooms.get(message.room or "")
-        if room is None or room.phase is not _Phase.ASKED or message.ref != room.ref:
+        if room is None or room.phase is not Phase.ASKED or message.ref != room.ref:
             return
         found = wire.decode_payload(wire.JoinedPayload, message.payload)
-        room.phase = _Phase.IN
+        room.phase = Phase.IN
         room.failures = 0
         recovered = found.recovered
         reason = found.reason or ""
@@ -319,18 +251,18 @@ class ClientRooms:
         if ref is None or ref[:2] != "~j":
             return False
         for room in self._rooms.values():
-            if room.ref == ref and room.phase is _Phase.ASKED:
+            if room.ref == ref and room.phase is Phase.ASKED:
                 self._refused(room, error)
                 return True
         return True
 
-    def _refused(self, room: _Room, error: wire.ErrorPayload) -> None:
+    def _refused(self, room: RoomCursor, error: wire.ErrorPayload) -> None:
         if not error.retry:
             self._forget(room)
             self._link.tell(RoomLeft(room.name, error.code, error.msg))
             return
         config = self._config
-        room.phase = _Phase.OUT
+        room.phase = Phase.OUT
         delay = self._link.backoff(room.failures, config.backoff_min_s, config.backoff_max_s)
         room.failures += 1
         if error.after_ms is not None:
@@ -338,7 +270,7 @@ class ClientRooms:
         room.retry_at = self._link.now + delay
         self.retry_at = min(self.retry_at, room.retry_at)
 
-    def _forget(self, room: _Room) -> None:
+    def _forget(self, room: RoomCursor) -> None:
         """Takes a room from the wanted ones; what is told of it need not be handled any more."""
         del self._rooms[room.name]
         for number, _ in room.ledger:
@@ -352,7 +284,7 @@ class ClientRooms:
         room = self._rooms.get(name)
         if room is None and name not in self._leaving:
             self.tell(data, message)  # The server's application has put us into this room.
-        elif room is None or room.phase is not _Phase.IN:
+        elif room is None or room.phase is not Phase.IN:
             self.late += 1
         elif not message.off:
             self.tell(data, message)
@@ -364,7 +296,7 @@ class ClientRooms:
             room.unhandled >= self._config.room_unhandled_max
             or room.unhandled_bytes >= self._config.room_unhandled_bytes_max
         ):
-            room.phase = _Phase.PARKED
+            room.phase = Phase.PARKED
             self._send_leave(room.name)
         else:
             room.unhandled += 1
@@ -385,7 +317,7 @@ class ClientRooms:
         self.unhandled_bytes += len(data)
         self._tell(data, message, None)
 
-    def _tell(self, data: str | bytes, message: Incoming | None, room: _Room | None) -> int:
+    def _tell(self, data: str | bytes, message: Incoming | None, room: RoomCursor | None) -> int:
         self._number += 1
         number = self._number
         self._told[number] = (room, len(data))
@@ -411,12 +343,7 @@ class ClientRooms:
         self._link.tell(told)
         return number
 
-    def _jump(self, room: _Room) -> None:
+    def _jump(self, room: RoomCursor) -> None:
         """Offsets are missing and nobody said why: ask for them."""
         self.jumps += 1
         self._ask(room)
-
-
-def check_name(room: str) -> str:
-    """Returns the name of a room, a user's own (`@user/…`) included. Raises: `BadRoom`."""
-    return room if room[:1] == "@" and check_room(room[1:]) else check_room(room)
