@@ -125,7 +125,12 @@ class ListStore(msgspec.Struct, frozen=True, gc=False):
 
 
 class FindPosition(msgspec.Struct, frozen=True, gc=False):
-    """Ask the log itself where `room` stands, and which id stands at `off`; answered by `PositionKnown`."""
+    """Ask the log itself where `room` stands, and which id stands at `off`; answered by `PositionKnown`.
+
+    The answer is of a moment before any append that was asked after it, is told before the `RoomAdvanced` of
+    any such append, and after the `RoomAdvanced` of every commit that it includes (one that was reported
+    failed and is there all the same has none).
+    """
 
     request: int
     room: str

@@ -260,7 +260,7 @@ class PureLog:
 class LogExecutor:
     """A consumer that carries out a hub's store asks on a pure log at once, and posts the answers.
 
-    All appends of a step are one commit, told in one post: `RoomAdvanced` first, then the answers in order.
+    All that a step asks is told in one post, in the order of `run_asks`; its appends are one commit.
     `post(*inputs)` hands inputs to the pump; `wall()` returns the time as RFC 3339 UTC text.
     """
 
@@ -285,17 +285,23 @@ def store_asks(effects: Iterable[Effect]) -> tuple[StoreAsk, ...]:
 def run_asks(log: PureLog, asks: Iterable[StoreAsk], ts: str) -> tuple[StoreAnswer, ...]:
     """Runs asks on the log and returns what must be told, in order.
 
-    The appends are one commit at the time `ts`, run before the reads: first each room's `RoomAdvanced`, then
-    one answer per append in order, then one answer per read in order.
+    First the positions, as of before the appends. The appends are one commit at the time `ts`: each room's
+    `RoomAdvanced`, then one answer per append in order. Then one answer per read in order.
+
+    Whoever holds asks back keeps the rule of `FindPosition`: a position is run and told before any append
+    that was asked after it is run, and after what is told of every commit that was run before it.
     """
     appends: list[StoreAppend] = []
-    reads: list[ReadStore | ListStore | FindPosition] = []
+    reads: list[ReadStore | ListStore] = []
+    answers: list[StoreAnswer] = []
     for ask in asks:
         if isinstance(ask, StoreAppend):
             appends.append(ask)
+        elif isinstance(ask, FindPosition):
+            found = log.position(ask.room, ask.off)
+            answers.append(PositionKnown(ask.request, found.ep, found.floor, found.head, found.id, found.id_at))
         else:
             reads.append(ask)
-    answers: list[StoreAnswer] = []
     if appends:
         result = log.append_batch(appends, ts)
         answers += result.advanced
@@ -304,13 +310,10 @@ def run_asks(log: PureLog, asks: Iterable[StoreAsk], ts: str) -> tuple[StoreAnsw
     return tuple(answers)
 
 
-def _run_read(log: PureLog, ask: ReadStore | ListStore | FindPosition) -> StoreAnswer:
+def _run_read(log: PureLog, ask: ReadStore | ListStore) -> StoreAnswer:
     if isinstance(ask, ReadStore):
         page = log.read(ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max, ask.newest_first)
         return StoreRead(ask.request, page.ep, page.floor, page.head, page.rows)
-    if isinstance(ask, FindPosition):
-        found = log.position(ask.room, ask.off)
-        return PositionKnown(ask.request, found.ep, found.floor, found.head, found.id, found.id_at)
     try:
         return StoreListed(ask.request, tuple(log.list_by_room(ask.room, ask.limit, ask.before_id)))
     except LocalError as exc:

@@ -29,6 +29,12 @@ Post = Callable[..., None]
 class MessageStore(Protocol):
     """Durable logs of rooms: the contract that every store keeps; `vixws_store.checks` tests it.
 
+    What a hub asks is carried out in the order of `Consumer.see` as far as order can be noticed: one commit
+    posts its `RoomAdvanced` before its answers, in one post; a room's `RoomAdvanced` come in order of offsets;
+    and a `FindPosition` is answered as of a moment before any append that was asked after it, with its
+    `PositionKnown` posted before the `RoomAdvanced` of any such append and after the `RoomAdvanced` of every
+    commit that it includes. So whoever joins a room and then publishes into it gets the own message.
+
     Methods raise `StoreError` where the storage cannot do what was asked.
     """
 

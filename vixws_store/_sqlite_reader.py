@@ -12,14 +12,17 @@ from vixws_core.message import StoredMessage
 
 from ._sqlite_schema import MESSAGE_COLUMNS, content_crc, store_epoch
 
-__all__ = ["LogReader"]
+__all__ = ["LogReader", "find_position"]
 
 LOGGER = logging.getLogger("vixws.store")
 
 DAMAGE_REPORTS_MAX = 1_000
 """Damaged rows that are reported one by one; after that the log falls silent."""
 
-_HEAD = "SELECT ep, floor, floor_id, (SELECT max(off) FROM ws_messages WHERE room = ?1) FROM ws_rooms WHERE room = ?1"
+_HEAD = (
+    "SELECT CAST(ep AS BLOB), floor, floor_id, (SELECT max(off) FROM ws_messages WHERE room = ?1)"
+    " FROM ws_rooms WHERE room = ?1"
+)
 _PAGE = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off > ? AND off <= ? ORDER BY off"
 _BELOW = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off < ? ORDER BY off DESC"
 _ABOVE_ID = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE id > ? ORDER BY id"
@@ -83,7 +86,7 @@ class LogReader:
 
     def read(self, room: str, after: int, until: int, rows_max: int, bytes_max: int, newest_first: bool) -> Page:
         """Rows with `after` < off ≤ `until`; damaged ones are left out. See `PureLog.read`."""
-        ep, floor, _, head = self._head(room)
+        ep, floor, _, head = _head(self._db, self._epoch, room)
         rows: list[StoredMessage] = []
         after, until = max(after, floor), min(until, head)
         if after < until and rows_max > 0:
@@ -93,19 +96,11 @@ class LogReader:
 
     def position(self, room: str, off: int | None) -> Position:
         """Where the room stands, and the id at `off`; see `PureLog.position`."""
-        ep, floor, floor_id, head = self._head(room)
-        id = floor_id if head == floor else self._id_at(room, head)
-        id_at = None
-        if off is not None:
-            if off == floor and floor:
-                id_at = floor_id
-            elif floor < off <= head:
-                id_at = self._id_at(room, off)
-        return Position(ep, floor, head, id or "", id_at)
+        return find_position(self._db, self._epoch, room, off)
 
     def list_by_room(self, room: str, limit: int, before: int | None) -> list[StoredMessage]:
         """The newest `limit` messages of the room with an id below `before`, oldest first."""
-        _, floor, _, head = self._head(room)
+        _, floor, _, head = _head(self._db, self._epoch, room)
         if limit <= 0:
             return []
         end = head + 1 if before is None else self._first_off(room, min(before, INTEGER_MAX), floor, head)
@@ -116,17 +111,6 @@ class LogReader:
     def replay_from(self, id: int, rows_max: int) -> list[StoredMessage]:
         """At most `rows_max` messages of all rooms with an id above `id`, in id order."""
         return self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, None)
-
-    def _head(self, room: str) -> tuple[str, int, str, int]:
-        found = self._db.execute(_HEAD, (room,)).fetchone()
-        if found is None:
-            return self._epoch, 0, "", 0
-        ep, floor, floor_id, head = found
-        return ep.decode(), floor, message_id(floor_id) if floor else "", head or floor
-
-    def _id_at(self, room: str, off: int) -> str | None:
-        found = self._db.execute("SELECT id FROM ws_messages WHERE room = ? AND off = ?", (room, off)).fetchone()
-        return message_id(found[0]) if found else None
 
     def _first_off(self, room: str, id: int, floor: int, head: int) -> int:
         """The first offset whose id is at least `id`. Ids rise with offsets, so halving finds it."""
@@ -188,3 +172,32 @@ class LogReader:
             self._reported.add(id)
             LOGGER.error("damaged row left out: file=%r id=%s off=%s room=%r", self.path, id, found[7], found[2])
         return None
+
+
+def find_position(db: sqlite3.Connection, epoch: str, room: str, off: int | None) -> Position:
+    """Where the room stands, and the id at `off`; a room without messages has the store's `epoch`.
+
+    For any connection, whatever it makes of texts. Raises: `sqlite3.Error`.
+    """
+    ep, floor, floor_id, head = _head(db, epoch, room)
+    id = floor_id if head == floor else _id_at(db, room, head)
+    id_at = None
+    if off is not None:
+        if off == floor and floor:
+            id_at = floor_id
+        elif floor < off <= head:
+            id_at = _id_at(db, room, off)
+    return Position(ep, floor, head, id or "", id_at)
+
+
+def _head(db: sqlite3.Connection, epoch: str, room: str) -> tuple[str, int, str, int]:
+    found = db.execute(_HEAD, (room,)).fetchone()
+    if found is None:
+        return epoch, 0, "", 0
+    ep, floor, floor_id, head = found
+    return ep.decode(), floor, message_id(floor_id) if floor else "", head or floor
+
+
+def _id_at(db: sqlite3.Connection, room: str, off: int) -> str | None:
+    found = db.execute("SELECT id FROM ws_messages WHERE room = ? AND off = ?", (room, off)).fetchone()
+    return message_id(found[0]) if found else None

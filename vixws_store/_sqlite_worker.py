@@ -1,8 +1,12 @@
-"""The two tasks of a running SQLite store: one commits what is queued, one reads what is asked."""
+"""The two tasks of a running SQLite store: one commits what is queued, one reads what is asked.
+
+Positions are the writing task's: only between two commits is it certain what a hub was told of the log.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -27,7 +31,10 @@ LOGGER = logging.getLogger("vixws.store")
 READS_PER_TRIP_MAX = 16
 """Different reads of one round trip; with pages of 256 KiB they hold 4 MiB."""
 
-Read: TypeAlias = ReadStore | FindPosition | ListStore
+POSITIONS_PER_TRIP_MAX = 1_024
+"""Different positions of one round trip: about 15 µs each."""
+
+Read: TypeAlias = ReadStore | ListStore
 Call: TypeAlias = tuple[str, tuple[Any, ...]]
 
 
@@ -44,8 +51,10 @@ class Worker:
         self._limits = limits
         self._queue = AppendQueue(limits)
         self._reads: deque[tuple[Call, Read | Answer]] = deque()
+        self._asked: list[FindPosition] = []
         self._closing = False
         self._lost = False
+        self._probe_at = math.inf
         self._write_wake = anyio.Event()
         self._read_wake = anyio.Event()
 
@@ -84,6 +93,14 @@ class Worker:
             count += removed
         return count
 
+    def find(self, ask: FindPosition) -> None:
+        """Queues a position of the hub. It is answered through `post` before any append queued from now on."""
+        if self._closing or len(self._asked) >= self._limits.queue_rows_max:
+            self._tell(_failed(ask.request, self._refusal(f"{len(self._asked)} positions")))
+            return
+        self._asked.append(ask)
+        self._write_wake.set()
+
     def read(self, ask: Read) -> None:
         """Queues a read of the hub; it is answered through `post`."""
         try:
@@ -109,27 +126,25 @@ class Worker:
         """Fails whatever still waits."""
         error = StoreError("store_unavailable", f"{self.database.path} was closed before this was done", retry=True)
         self._fail_queue(error)
-        self._tell(*_fail(error, [who for _, who in self._reads]))
+        self._tell(*_fail(error, [*self._asked, *(who for _, who in self._reads)]))
+        self._asked.clear()
         self._reads.clear()
 
     # ---- the tasks ------------------------------------------------------------------------------
 
     async def write(self) -> None:
-        """Commits until `stop`, and until nothing is queued."""
+        """Finds positions and commits until `stop`, and until nothing is queued."""
         while True:
-            if self._queue:
-                await self._commit_next()
+            if self._queue or self._asked:
+                await self._write_next()
             elif self._closing:
                 return
-            elif self.ready:
-                await self._write_wake.wait()
-                self._write_wake = anyio.Event()
             else:
-                with anyio.move_on_after(self._limits.probe_s):
+                with anyio.CancelScope(deadline=self._probe_at):
                     await self._write_wake.wait()
                     self._write_wake = anyio.Event()
-                if not self._queue and not self._closing:
-                    await self._probe()
+            if not self._queue and not self._closing and anyio.current_time() >= self._probe_at:
+                await self._probe()
 
     async def answer_reads(self) -> None:
         """Reads until `stop`, and until nothing is asked."""
@@ -142,8 +157,43 @@ class Worker:
                 await self._read_wake.wait()
                 self._read_wake = anyio.Event()
 
-    async def _commit_next(self) -> None:
-        items = self._queue.take()
+    async def _write_next(self) -> None:
+        """Answers the positions that wait, then commits what was queued by the same moment.
+
+        A position is of a moment before every append that was asked after it, for that is among these items
+        or comes later; and of one after every commit that it includes was told. Earlier than it had to be
+        does no harm: nothing that it lacks has been told.
+        """
+        items = self._queue.take() if self._queue else []
+        asked, self._asked = self._asked, []
+        try:
+            while asked:
+                await self._find_next(asked)
+        except BaseException:
+            self._asked = asked + self._asked  # `abandon` answers them.
+            self._queue.put_back(items)
+            raise
+        if items:
+            await self._commit(items)
+
+    async def _find_next(self, asked: list[FindPosition]) -> None:
+        """Answers some of the positions asked for, in order, and removes them from the list."""
+        part = asked[:POSITIONS_PER_TRIP_MAX]
+        places = list(dict.fromkeys((ask.room, ask.off) for ask in part))
+        answers: list[StoreAnswer]
+        try:
+            await self._reopen_lost()
+            found = await self.database.write(self.database.writer.positions, places)
+        except FAILURES as exc:
+            self._down(exc)
+            answers = _fail(store_error(exc, self.database.path), part)
+        else:
+            known = dict(zip(places, found, strict=True))
+            answers = [_known(ask.request, known[ask.room, ask.off]) for ask in part]
+        del asked[: len(part)]
+        self._tell(*answers)
+
+    async def _commit(self, items: list[Item]) -> None:
         alone = items[0] if isinstance(items[0], Alone) else None
         try:
             await self._reopen_lost()
@@ -217,6 +267,7 @@ class Worker:
             return [exc] * len(calls)
 
     async def _probe(self) -> None:
+        self._probe_at = anyio.current_time() + self._limits.probe_s
         try:
             await self._reopen_lost()
             await self.database.write(self.database.writer.probe)
@@ -235,6 +286,7 @@ class Worker:
         self.database.writer.busy_timeout_s = self._limits.retry_timeout_s
         if self.ready:
             LOGGER.warning("store not ready: %s", store_error(cause, self.database.path))
+            self._probe_at = anyio.current_time() + self._limits.probe_s
         self.ready = False
 
     def _up(self) -> None:
@@ -242,6 +294,7 @@ class Worker:
         if not self.ready:
             LOGGER.warning("store ready again: %s", self.database.path)
         self.ready = True
+        self._probe_at = math.inf
 
     # ---- small things ---------------------------------------------------------------------------
 
@@ -287,7 +340,7 @@ def _append_of(item: Item) -> StoreAppend:
     return item.ask
 
 
-def _fail(error: StoreError, asked: Iterable[Read | Answer]) -> list[StoreAnswer]:
+def _fail(error: StoreError, asked: Iterable[Read | FindPosition | Answer]) -> list[StoreAnswer]:
     """Tells direct callers of a failure and returns what a hub must be told."""
     answers: list[StoreAnswer] = []
     for who in asked:
@@ -306,14 +359,14 @@ def _call(ask: Read) -> Call:
     """The reader's method and arguments for an ask; equal for asks that may share an answer."""
     if isinstance(ask, ReadStore):
         return "read", (ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max, ask.newest_first)
-    if isinstance(ask, FindPosition):
-        return "position", (ask.room, ask.off)
     return "list_by_room", (ask.room, ask.limit, None if ask.before_id is None else id_number(ask.before_id))
 
 
-def _told(request: int, result: Page | Position | list[StoredMessage]) -> StoreAnswer:
+def _told(request: int, result: Page | list[StoredMessage]) -> StoreAnswer:
     if isinstance(result, Page):
         return StoreRead(request, result.ep, result.floor, result.head, result.rows)
-    if isinstance(result, Position):
-        return PositionKnown(request, result.ep, result.floor, result.head, result.id, result.id_at)
     return StoreListed(request, tuple(result))
+
+
+def _known(request: int, found: Position) -> PositionKnown:
+    return PositionKnown(request, found.ep, found.floor, found.head, found.id, found.id_at)

@@ -12,9 +12,10 @@ from typing import Any
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
-from vixws_core.log import BatchResult, message_id
+from vixws_core.log import BatchResult, Position, message_id
 from vixws_core.message import StoredMessage
 
+from ._sqlite_reader import find_position
 from ._sqlite_schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
 
 __all__ = ["LogWriter"]
@@ -152,6 +153,18 @@ class LogWriter:
             self._undo()
             raise
         return int(upto - floor)
+
+    def positions(self, asked: Sequence[tuple[str, int | None]]) -> list[Position]:
+        """Where rooms stand, and the ids at offsets, all from one snapshot; writes nothing.
+
+        On this connection nothing is seen that is not known to be committed. Raises: `sqlite3.Error`.
+        """
+        db = self._db
+        db.execute("BEGIN")
+        try:
+            return [find_position(db, self._epoch, room, off) for room, off in asked]
+        finally:
+            db.execute("COMMIT")
 
     def probe(self) -> None:
         """Writes a little and removes it, to see whether writing works again.

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from ._checks import Check, MakeStore, Reopen
 from ._checks_append import APPEND_CHECKS
+from ._checks_order import ORDER_CHECKS
 from ._checks_read import READ_CHECKS
 from ._checks_whole import WHOLE_CHECKS
 
 __all__ = ["CHECKS", "Check", "MakeStore", "Reopen", "check_store"]
 
-CHECKS: tuple[Check, ...] = (*APPEND_CHECKS, *READ_CHECKS, *WHOLE_CHECKS)
+CHECKS: tuple[Check, ...] = (*APPEND_CHECKS, *READ_CHECKS, *ORDER_CHECKS, *WHOLE_CHECKS)
 """All checks. Those with `durable` need a way to open a store's data again and pass at once without one."""
 
 

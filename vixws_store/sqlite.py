@@ -203,7 +203,9 @@ class _Asks:
         for effect in effects:
             if isinstance(effect, StoreAppend):
                 worker.append(effect)
-            elif isinstance(effect, ReadStore | FindPosition | ListStore):
+            elif isinstance(effect, FindPosition):
+                worker.find(effect)
+            elif isinstance(effect, ReadStore | ListStore):
                 worker.read(effect)
 
 

@@ -1,4 +1,4 @@
-"""The pure executor: one commit per step, advances first, halves that can be run apart."""
+"""The pure executor: one commit per step, positions and advances first, halves that can be run apart."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ STEP: list[Effect] = [
 ]
 
 
-def test_step_is_one_post_with_advances_first() -> None:
+def test_step_is_one_post_with_positions_and_advances_first() -> None:
     posts: list[tuple[Input, ...]] = []
     executor = LogExecutor(PureLog("e"), lambda *inputs: posts.append(inputs), lambda: "2026-01-01T00:00:00.000Z")
     executor.see(0.0, TimePassed(), STEP)
 
     assert len(posts) == 1
-    assert [RoomAdvanced] * 2 + [StoreAppended] * 3 + [PositionKnown, StoreRead, StoreListed, StoreFailed] == [
+    assert [PositionKnown] + [RoomAdvanced] * 2 + [StoreAppended] * 3 + [StoreRead, StoreListed, StoreFailed] == [
         type(input) for input in posts[0]
     ]
-    first = posts[0][0]
+    place, first = posts[0][:2]
+    assert isinstance(place, PositionKnown)
+    assert place.head == 0
     assert isinstance(first, RoomAdvanced)
     assert (first.room, first.head, [row.off for row in first.entries]) == ("a", 2, [1, 2])
     assert first.entries[0].ts == "2026-01-01T00:00:00.000Z"
@@ -61,7 +63,7 @@ def test_halves_can_be_run_apart() -> None:
 
     assert [ask.request for ask in asks] == [1, 2, 3, 4, 5, 6, 7]
     assert log.position("a").head == 2
-    assert [answer.request for answer in answers if not isinstance(answer, RoomAdvanced)] == [2, 3, 5, 1, 4, 6, 7]
+    assert [answer.request for answer in answers if not isinstance(answer, RoomAdvanced)] == [1, 2, 3, 5, 4, 6, 7]
 
 
 def test_bytes_of_the_log_are_bounded() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from vixws_core.effects import StoreAppend
+from vixws_core.effects import Effect, StoreAppend
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Input, RoomAdvanced, StoreAppended, StoreFailed, TimePassed
 from vixws_store import Limits, SqliteMessageStore
@@ -197,7 +197,7 @@ def test_synchronous_is_one_of_two_words() -> None:
 async def test_bad_text_from_a_hub_fails_alone(tmp_path: Path) -> None:
     posts = Posts()
     store = SqliteMessageStore(tmp_path / "a.db")
-    asks = [ask(0), ask(1, "\ud800"), ask(2, payload=b"\xff"), ask(3)]
+    asks: list[Effect] = [ask(0), ask(1, "\ud800"), ask(2, payload=b"\xff"), ask(3)]
     async with store.run(posts):
         store.consumer.see(0.0, TimePassed(), asks)
 

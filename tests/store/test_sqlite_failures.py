@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from vixws_core.effects import ReadStore, StoreAppend
+from vixws_core.effects import Effect, ReadStore, StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import Input, StoreAppended, StoreFailed, StoreRead, TimePassed
 from vixws_store import Limits, SqliteMessageStore
@@ -176,7 +176,7 @@ async def test_flush_on_a_locked_file_ends_and_answers_all(tmp_path: Path) -> No
     async with store.run(lambda *inputs: posts.extend(inputs)):
         await store.append("event", "room", "note", {})
         other.execute("BEGIN IMMEDIATE")
-        asks = [StoreAppend(number, "room", "event", "note", b"{}") for number in range(300)]
+        asks: list[Effect] = [StoreAppend(number, "room", "event", "note", b"{}") for number in range(300)]
         store.consumer.see(0.0, TimePassed(), asks)
     other.execute("ROLLBACK")
     other.close()

@@ -9,9 +9,9 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from vixws_core.effects import FindPosition, ReadStore, StoreAppend
-from vixws_core.inputs import Input, PositionKnown, StoreFailed, StoreRead, TimePassed
-from vixws_core.log import Page, Position
+from vixws_core.effects import FindPosition, ListStore, ReadStore, StoreAppend
+from vixws_core.inputs import Input, StoreFailed, StoreListed, StoreRead, TimePassed
+from vixws_core.log import Page
 from vixws_store import Limits, SqliteMessageStore
 from vixws_store._sqlite_database import Database
 from vixws_store._sqlite_worker import READS_PER_TRIP_MAX, Worker
@@ -30,10 +30,10 @@ class FakeDatabase:
     async def read(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         self.trips.append(calls)
         await anyio.lowlevel.checkpoint()
-        return [Page("e", 0, 0, ()) if name == "read" else Position("e", 0, 0, "") for name, _ in calls]
+        return [Page("e", 0, 0, ()) if name == "read" else [] for name, _ in calls]
 
 
-async def run_reads(limits: Limits, asks: Sequence[ReadStore | FindPosition]) -> tuple[FakeDatabase, list[Input]]:
+async def run_reads(limits: Limits, asks: Sequence[ReadStore | ListStore]) -> tuple[FakeDatabase, list[Input]]:
     """Asks all at once, then lets the worker answer until nothing is left."""
     fake, posts = FakeDatabase(), list[Input]()
     worker = Worker(cast(Database, fake), lambda *inputs: posts.extend(inputs), limits)
@@ -46,11 +46,11 @@ async def run_reads(limits: Limits, asks: Sequence[ReadStore | FindPosition]) ->
 
 async def test_identical_reads_share_one() -> None:
     asks = [ReadStore(number, "room", 0, 9, 9, 999) for number in range(50)]
-    fake, posts = await run_reads(Limits(), [*asks, FindPosition(50, "room")])
+    fake, posts = await run_reads(Limits(), [*asks, ListStore(50, "room", 9)])
 
-    assert fake.trips == [[("read", ("room", 0, 9, 9, 999, False)), ("position", ("room", None))]]
+    assert fake.trips == [[("read", ("room", 0, 9, 9, 999, False)), ("list_by_room", ("room", 9, None))]]
     assert list(range(50)) == [post.request for post in posts if isinstance(post, StoreRead)]
-    assert [post.request for post in posts if isinstance(post, PositionKnown)] == [50]
+    assert [post.request for post in posts if isinstance(post, StoreListed)] == [50]
 
 
 async def test_one_trip_holds_a_bounded_number_of_reads() -> None:
@@ -76,8 +76,9 @@ async def test_read_over_the_queue_is_refused_at_once() -> None:
     [
         lambda store: store.consumer.see(0.0, TimePassed(), [StoreAppend(1, "r", "event", "t", b"{}")]),
         lambda store: store.consumer.see(0.0, TimePassed(), [FindPosition(1, "r")]),
+        lambda store: store.consumer.see(0.0, TimePassed(), [ListStore(1, "r", 5)]),
     ],
-    ids=["append", "read"],
+    ids=["append", "position", "read"],
 )
 async def test_mistake_in_a_hub_ends_run_loudly(tmp_path: Path, act: Callable[[SqliteMessageStore], None]) -> None:
     def post(*inputs: Input) -> None:
