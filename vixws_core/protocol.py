@@ -60,10 +60,10 @@ class _Question(msgspec.Struct, frozen=True, gc=False):
     """A client's `$history` or `$position` on its way to the store."""
 
     conn: int
-    type: str
     ref: str | None
     room: str
     newest_first: bool
+    weight: int
 
 
 class Protocol:
@@ -191,7 +191,7 @@ class Protocol:
         newest_first = asked.after is None
         after = 0 if asked.after is None else asked.after
         until = _NO_OFFSET if asked.before is None else max(0, asked.before - 1)
-        request = self._ask(conn, envelope, room, newest_first)
+        request = self._ask(conn, envelope, room, newest_first, self._page_weight())
         size = self._state.config.message_bytes_max
         self._state.out.append(ReadStore(request, room, after, until, asked.limit, size, newest_first))
 
@@ -205,16 +205,20 @@ class Protocol:
             raise BadMessage("unknown_room", f"room {room!r:.60} keeps no history")
         return room
 
-    def _ask(self, conn: Conn, envelope: Envelope, room: str, newest_first: bool = False) -> int:
+    def _page_weight(self) -> int:
+        """A question that is answered by a page counts as many: sixteen of them are all that may be unanswered."""
+        return max(1, self._state.config.publishes_max // 16)
+
+    def _ask(self, conn: Conn, envelope: Envelope, room: str, newest_first: bool = False, weight: int = 1) -> int:
         request = self._state.request()
-        self._questions[request] = _Question(conn.id, envelope.type, envelope.ref, room, newest_first)
-        self._owe(conn)
+        self._questions[request] = _Question(conn.id, envelope.ref, room, newest_first, weight)
+        self._owe(conn, weight)
         return request
 
     def _asker(self, question: _Question) -> Conn | None:
         conn = self._state.conns.get(question.conn)
         if conn is not None:
-            self._settle(conn)
+            self._settle(conn, question.weight)
         return conn
 
     def history_read(self, input: StoreRead) -> None:
@@ -298,13 +302,13 @@ class Protocol:
             self._owe(conn)
         state.out.append(StoreAppend(request, room, kind, type, payload, mid, digest, scope))
 
-    def _owe(self, conn: Conn) -> None:
-        conn.owed += 1
+    def _owe(self, conn: Conn, weight: int = 1) -> None:
+        conn.owed += weight
         if conn.owed >= self._state.config.publishes_max:
             self.sessions.pause(conn, Pause.OWED)
 
-    def _settle(self, conn: Conn) -> None:
-        conn.owed -= 1
+    def _settle(self, conn: Conn, weight: int = 1) -> None:
+        conn.owed -= weight
         if conn.pauses & Pause.OWED and conn.owed <= self._state.config.publishes_max // 2:
             self.sessions.resume(conn, Pause.OWED)
 
@@ -359,7 +363,7 @@ class Protocol:
         conn = None if input.conn is None else self._state.conns.get(input.conn)
         self._lists[request] = (input.request, None if conn is None else conn.id)
         if conn is not None:
-            self._owe(conn)
+            self._owe(conn, self._page_weight())
         self._state.out.append(ListStore(request, input.room, input.limit, input.before_id))
 
     def listed(self, input: StoreListed) -> None:
@@ -372,7 +376,7 @@ class Protocol:
         asked, id = self._lists.pop(request, (None, None))
         conn = None if id is None else self._state.conns.get(id)
         if conn is not None:
-            self._settle(conn)
+            self._settle(conn, self._page_weight())
             if self._state.draining and conn.phase is Phase.OPEN:
                 self._state.ready[conn.id] = None  # Drained in the next step, behind what the application answers.
         return asked

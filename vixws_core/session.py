@@ -203,6 +203,8 @@ class Sessions:
         if not conn.pauses & why:
             return
         conn.pauses &= ~why
+        if why & Pause.HOLDING:
+            self._read_held(conn)
         if conn.pauses or conn.gone or conn.phase is Phase.CLOSED:
             return
         now = self._state.now
@@ -213,6 +215,12 @@ class Sessions:
         self._state.out.append(ResumeReading(conn.id))
         conn.armed = FAR
         self.deadlines.look(conn)
+
+    def _read_held(self, conn: Conn) -> None:
+        """Goes on with the frames that were held back, in the next step."""
+        waits = conn.pauses & Pause.PENDING or (conn.pauses & Pause.HOLDING and not conn.gone)
+        if conn.phase is Phase.OPEN and conn.reader is not None and conn.reader.held and not waits:
+            self._state.ready[conn.id] = None
 
     # ---- closing --------------------------------------------------------------------------------
 
@@ -310,6 +318,7 @@ class Sessions:
             del state.conns[conn.id]
             return
         self._out_of_rooms(conn)
+        self._read_held(conn)
         if conn.close_code == 1006 and not conn.close_reason:
             conn.close_reason = input.reason
         self.conclude(conn)

@@ -41,9 +41,13 @@ class Turns:
         reader = conn.reader
         assert reader is not None
         state = self._state
-        most = state.config.events_per_step_max
+        # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
+        holding = conn.pauses & Pause.HOLDING and not conn.gone
+        most = 0 if holding else state.config.events_per_step_max
         events = reader.feed(data, most)
-        if len(events) >= most and reader.held:
+        if holding:
+            state.ready.pop(conn.id, None)
+        elif len(events) >= most and reader.held:
             # Threat row 7: so many events a step; the rest waits for the next.
             state.ready[conn.id] = None
             if reader.held > BACKLOG_BYTES:

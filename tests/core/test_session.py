@@ -18,6 +18,7 @@ from vixws_core.effects import (
     Opened,
     PauseReading,
     PeerMisbehaved,
+    ReadStore,
     ResumeReading,
     SendBytes,
     StoreAppend,
@@ -494,6 +495,90 @@ def test_commands_about_connections_just_gone_are_ignored() -> None:
 
     assert harness.put(Send(peer.conn, b"x"), Close(peer.conn), Accept(peer.conn), BytesReceived(peer.conn, b"x")) == []
     assert harness.put(Disconnected(peer.conn)) == []
+
+
+def test_row_32_peer_that_reads_nothing_cannot_ask_for_more_and_more() -> None:
+    harness = Harness()
+    for _ in range(20):
+        harness.put(Publish("africa", "chat", encode_json({"x": "y" * 60_000})))
+    peer = harness.client()
+    peer.takes = False
+    ask = text_frame('{"type":"$history","room":"africa"}')
+    highest = 0
+    for _ in range(4):
+        peer.raw(ask * 200)
+        harness.settle()
+        highest = max(highest, harness.hub.unsent_bytes)
+    asked = len(harness.effects(ReadStore))
+    while peer.unflushed:
+        peer.flush(100_000)
+        harness.settle()
+        highest = max(highest, harness.hub.unsent_bytes)
+
+    assert asked <= 64
+    assert highest < 6_000_000
+    assert len(harness.effects(ReadStore)) == 800  # All the same, every one is answered in the end.
+    assert peer.types() == ["$page"] * 800
+
+
+def test_row_32_history_that_is_not_answered_yet_is_bounded() -> None:
+    harness = Harness()
+    harness.store_held = True
+    peer = harness.client()
+    peer.raw(text_frame('{"type":"$history","room":"africa"}') * 1_000)
+    harness.settle()
+    asked = [len(harness.asks)]
+    while harness.asks:
+        harness.deliver()
+        harness.settle()
+        asked.append(len(harness.asks))
+
+    assert max(asked) <= 64
+    assert len(harness.effects(ReadStore)) == 1_000
+
+
+def test_frames_of_a_connection_that_takes_nothing_wait() -> None:
+    harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=200))
+    peer = harness.connect()
+    peer.takes = False
+    harness.put(Send(peer.conn, b"x" * 300))
+    peer.send({"type": "a"})
+    peer.raw(text_frame({"type": "b"}) + close_frame(1000))
+    before = types(harness)
+    peer.flush()
+    harness.settle()
+
+    assert before == []
+    assert types(harness) == ["a", "b"]
+    assert harness.closes(peer) == [(1000, "")]
+
+
+def test_frames_that_wait_are_handled_though_their_sender_is_gone() -> None:
+    harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=200))
+    peer = harness.connect()
+    peer.takes = False
+    harness.put(Send(peer.conn, b"x" * 300))
+    peer.publish("africa")
+    peer.vanish()
+    harness.settle()
+
+    assert harness.log.position("africa").head == 1
+    assert harness.closes(peer) == [(1006, "reset")]
+    assert harness.hub.connections == 0
+
+
+def test_bytes_that_waited_behind_a_mark_are_read_like_any_others() -> None:
+    harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=200))
+    peer = harness.connect()
+    peer.takes = False
+    harness.put(Send(peer.conn, b"x" * 300))
+    peer.raw(text_frame({"type": "a"}) * 10_000)
+    peer.takes = True
+    peer.flush()
+    harness.settle()
+
+    assert len(harness.received) == 10_000
+    assert len(harness.effects(PauseReading)) == len(harness.effects(ResumeReading)) == 2
 
 
 # ---- closing ----------------------------------------------------------------------------------------
