@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from vixws_core import Hub, HubConfig, StoredMessage
-from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendBytes
+from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendBytes, StoreAppend
 from vixws_core.frames import TEXT, FrameReader, encode_close, encode_frame
 from vixws_core.inputs import (
     Accept,
@@ -172,3 +172,18 @@ def test_nothing_follows_the_close_frame_of_a_connection_that_was_joining() -> N
     bench.put(BytesReceived(1, encode_close(1000, "", b"abcd")))
 
     assert bench.types(1) == []
+
+
+def test_a_publish_sent_again_to_another_run_of_the_server_has_the_same_key() -> None:
+    keys = set()
+    for seed in (b"one", b"two"):  # A server draws its seed at each start.
+        bench = Bench()
+        bench.hub = Hub(seed=seed)
+        bench.connect(1)
+        bench.put(BytesReceived(1, encode_frame(TEXT, b'{"type":"$hello","payload":{"pub":"p"}}', b"abcd")))
+        text = b'{"type":"note","room":"a","mid":"m","payload":{}}'
+        bench.put(BytesReceived(1, encode_frame(TEXT, text, b"abcd")))
+        ask = bench.asked(StoreAppend)
+        keys.add((ask.room, ask.scope, ask.mid))
+
+    assert len(keys) == 1
