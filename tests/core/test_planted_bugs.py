@@ -87,6 +87,11 @@ BUGS: dict[str, tuple[str, str, str]] = {
         'scope = conn.scope if conn is not None else ""',
         'scope = ""',
     ),
+    "a scope of keys ends with the process": (
+        "protocol.py",
+        'digest_size=16, person=b"vixws scope"',
+        "digest_size=16, key=state.secret",
+    ),
     "a publish without a key is acknowledged before any commit": (
         "protocol.py",
         "if not store or not self.rooms.is_stored(room):",
@@ -101,6 +106,11 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "session.py",
         "if conn.unsent > config.unsent_bytes_high or",
         "if conn.unsent > 4 * config.unsent_bytes_high or",
+    ),
+    "a parked connection is sent what is not stored": (
+        "cursors.py",
+        "if member.live and not member.conn.parked]",
+        "if member.live]",
     ),
     "a frame of 126 bytes has a short header": (
         "frames.py",

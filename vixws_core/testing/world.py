@@ -250,7 +250,7 @@ class World:
         server = self._server = Server(
             self.config,
             self._build,
-            seed=self._key("hub"),
+            seed=self._key(f"hub {len(self.traces)}"),  # As a process draws a new one at each start.
             clock=self.clock,
             chance=self._chance,
             truth=self.truth,
