@@ -25,6 +25,7 @@ from vixws_core.inputs import (
     Publish,
     Reject,
     Send,
+    SendToAll,
     Shutdown,
     StoreFailed,
     TimePassed,
@@ -573,3 +574,38 @@ def test_close_shortly_before_another_deadline_has_its_whole_time() -> None:
     harness.run_until(harness.now + 0.2)
 
     assert (before, peer.aborted) == (False, True)
+
+
+def test_message_that_was_complete_has_no_deadline_left() -> None:
+    harness = Harness(QUIET)
+    peer = harness.client()
+    frame = text_frame({"type": "a"})
+    peer.raw(frame[:5])
+    harness.run_until(harness.now + 29)
+    peer.raw(frame[5:])
+    harness.run_until(harness.now + 1_000)
+
+    assert harness.hub.is_open(peer.conn)
+    assert harness.hub.next_deadline() is None
+
+
+def test_message_has_a_deadline_of_its_own() -> None:
+    harness = Harness(QUIET)
+    peer = harness.client()
+    peer.raw(b"\x81")
+
+    assert when_closed(harness, peer, 100) == 30
+
+
+def test_broadcasts_keep_their_receivers_from_being_idle() -> None:
+    harness = Harness(HubConfig(ping_interval_s=0))
+    member, other = harness.client("africa"), harness.client()
+    harness.run_until(harness.now + 500)
+    harness.put(Publish("africa", "chat", b"{}"))
+    harness.run_until(harness.now + 500)
+
+    assert harness.hub.is_open(member.conn)
+    assert not harness.hub.is_open(other.conn)
+    harness.put(SendToAll(b"x"))
+    harness.run_until(harness.now + 599)
+    assert harness.hub.is_open(member.conn)

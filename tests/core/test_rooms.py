@@ -574,6 +574,7 @@ def test_bad_room_is_a_local_error_for_callers() -> None:
         ("a*b*c", "axxbyyc", True),
         ("a*b*c", "axxcyyb", False),
         ("a*b*c", "axxc", False),
+        ("*a*b", "ab", True),
         ("a*b*c", "abc", True),
         ("a*b*b", "ab", False),
         ("ab*ba", "aba", False),
