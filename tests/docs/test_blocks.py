@@ -1,9 +1,9 @@
 """Every fenced block of the README and of docs/ runs, in the order of its page; no block is of an unknown language.
 
 `sh` and `console` commands are executed as they stand: a server listens on the port of `VIXWS_PORT`, and where a later
-block of the page says `127.0.0.1:9090` that server's address is put in. Each `python` block is a program; a `server`
-that it names is served as well. The `js` blocks of a page are one program. `json` is read as an envelope or a
-configuration.
+block of the page says `127.0.0.1:9090` that server's address is put in. Each `python` block is a program, or with a
+`def test_…` a module of tests; a `server` that it names is served as well. The `js` blocks of a page are one program.
+`json` is read as an envelope or a configuration.
 """
 
 from __future__ import annotations
@@ -190,10 +190,12 @@ class Running:
             text = text.replace("9100", str(port)) + PROBE.format(port=port)
         script = self.folder / "block.py"
         script.write_text(text, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, script], cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=60
+        as_tests = (
+            ("-m", "pytest", "-q", "-p", "no:cacheprovider") if re.search("^def test_", text, re.MULTILINE) else ()
         )
-        assert (done.returncode, done.stderr) == (0, ""), f"{where}: {done.stderr}"
+        command = [sys.executable, *as_tests, str(script)]
+        done = subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), f"{where}: {done.stdout}{done.stderr}"
         if port:
             assert done.stdout == "vixws_active_sessions 0.0\n"
         if re.search(r"^server = Server\(", text, re.MULTILINE):
