@@ -1,4 +1,22 @@
-"""A simulated world to test a hub, an application or a protocol in: no sockets, no waiting, one seed."""
+"""A simulated world to test a hub, an application or a protocol in: no sockets, no waiting, one seed.
+
+```python
+from vixws_core.testing import World
+
+world = World(7, build=my_chat.build, clients=3)   # `build(router)` registers the application's handlers
+world.client(0).join("africa", last=10)
+world.client(1).publish("africa", "note", {"text": "Hi"})
+world.run(200)                                     # slow readers, cut connections, a failing store, restarts
+world.settle()                                     # heals all of it, and waits until everybody has everything
+assert world.client(0).offsets("africa") == [1]
+```
+
+Oracles judge every step by the rules of the wire protocol and raise `OracleFailed`; the world's seed is all that
+is needed to see it again. `Faults` says what goes wrong and how often (`NO_FAULTS`: nothing), `Habits` lets
+clients act by themselves, `varied_world` and `run_varied` make and run worlds with everything in them, and
+`python -m vixws_core.testing BASE COUNT` runs many. `world.server.trace` keeps what passed the door; its `replay`
+hands it to a fresh hub. Handlers may be plain, `async` (each await ends a step) or `thread=True`.
+"""
 
 from .client import Client, Seen
 from .door import DoorOracle, group_bytes_max, held_bytes_max

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ..config import HubConfig
 from ..effects import Broadcast, CloseTransport, Effect, Joined, Left, Opened, SendBytes
 from ..hub import Hub
-from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join
+from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join, Publish
 from ..room import matches
 from .failed import check
 from .places import Place, check_joined
@@ -18,6 +18,9 @@ __all__ = ["DoorOracle", "group_bytes_max", "held_bytes_max"]
 
 _HEAD_BYTES = 1_024
 """What a message's head adds to its payload at most: names of 128 bytes, keys of 128 characters, JSON around them."""
+
+_FRAME_BYTES = 14
+"""The longest header of a frame (RFC 6455 §5.2)."""
 
 _ANSWERS = frozenset(("$ack", "$err", "$joined", "$left", "$page", "$position", "$pong", "$welcome"))
 
@@ -35,12 +38,14 @@ def group_bytes_max(config: HubConfig) -> int:
 def held_bytes_max(config: HubConfig) -> int:
     """The most unsent bytes that a hub holds for one connection (PROTOCOL §5 and §13.8).
 
-    The high mark, and what may pass it at once: one group of room messages. Above the mark only answers
-    follow: to what waits for the store, for the application, or in the step at hand; PROTOCOL §1 bounds each.
+    The high mark, and one group of room messages that may pass it. Above the mark only answers follow: to what
+    waits for the store (`publishes_max` in all, of which a page counts as a sixteenth), for the application,
+    or in the step at hand. A page is at most one message of PROTOCOL §1, any other answer 2 KiB.
     """
-    answers = config.publishes_max + config.pending_messages_max + 2 * config.events_per_step_max
-    answer = config.message_bytes_max + 4_096 + 14
-    return config.unsent_bytes_high + group_bytes_max(config) + answers * answer
+    page = config.message_bytes_max + 4_096 + _FRAME_BYTES
+    pages = config.publishes_max // max(1, config.publishes_max // 16)
+    pages += config.pending_messages_max + 2 * config.events_per_step_max
+    return config.unsent_bytes_high + group_bytes_max(config) + pages * page + config.publishes_max * 2_048
 
 
 class _Conn:
@@ -97,6 +102,8 @@ class DoorOracle:
                 self._flushed(id, count)
         elif isinstance(input, Join):
             self._join(input)
+        elif isinstance(input, Publish):
+            self._published(input)
         elif isinstance(input, Disconnected):
             self._conns.pop(input.conn, None)
         touched: set[int] = set()
@@ -145,9 +152,7 @@ class DoorOracle:
                 conn.hello = True
                 conn.scope = asked.pub
             asked.scope = conn.scope
-            if asked.mid is not None:
-                key = (asked.scope, asked.room or asked.inner_room, asked.mid)
-                self._truth.offered.setdefault(key, set()).add(asked.payload)
+            self._offered(asked)
             if asked.room:
                 asked.told = self._truth.told.get(asked.room, 0)
                 asked.head = self._truth.head(asked.room)
@@ -157,6 +162,19 @@ class DoorOracle:
                 conn.answered.discard(asked.ref)  # What was refused may be asked again under its ref.
             if asked.type == "$join" and asked.room in conn.places:
                 conn.places[asked.room].rejoining = True
+
+    def _offered(self, asked: Asked) -> None:
+        if asked.mid is not None:
+            key = (asked.scope, asked.room or asked.inner_room, asked.mid)
+            self._truth.offered.setdefault(key, set()).add(asked.payload)
+
+    def _published(self, input: Publish) -> None:
+        """A handler or a guard publishes in a client's name: what it gives is what is stored and acked."""
+        conn = None if input.conn is None else self._conns.get(input.conn)
+        asked = None if conn is None or input.ref is None else conn.asked.get(input.ref)
+        if asked is not None:
+            asked.type, asked.payload = input.type, input.payload
+            self._offered(asked)
 
     def _join(self, input: Join) -> None:
         """A handler's join: it moves the cursor of one who is in the room only where it says to where."""
