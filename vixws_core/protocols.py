@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, overload
 
+import msgspec
+
 from .effects import Effect, StoreAppend
-from .inputs import Input
+from .inputs import Input, Since
 from .log import BatchResult, Page, Position
 from .message import Json, JsonMessage, StoredMessage
 
-__all__ = ["Consumer", "MessageStore", "Post"]
+__all__ = ["Consumer", "MessageStore", "Outbox", "OutboxEntry", "Post"]
 
 
 class Consumer(Protocol):
@@ -100,4 +102,58 @@ class MessageStore(Protocol):
 
     async def trim(self, room: str, upto: int) -> int:
         """Forgets entries up to the offset `upto`; returns how many."""
+        ...
+
+
+class OutboxEntry(msgspec.Struct, frozen=True, gc=False):
+    """One publish of a client without a final answer. `mid` is its key; `payload` is the JSON of an object."""
+
+    mid: str
+    room: str
+    type: str
+    payload: bytes = b"{}"
+    kind: str = "event"
+
+
+class Outbox(Protocol):
+    """What a client keeps, so that it goes on after it was killed (PROTOCOL §4): publishes and positions.
+
+    A publish is `put` before it is sent and `settle`d at its final answer, whatever that is. Started again, the
+    client shows the same `pub`, publishes everything that `load` gives, in that order and under the same
+    `mid`s, before anything new, and joins its rooms with `positions`. What is settled, or moved, just before a
+    kill may come once more: the server answers a repeat as a dup.
+
+    Belongs to one client in one event loop. Methods raise `LocalError` outside of `run`.
+    """
+
+    @property
+    def pub(self) -> str:
+        """The client's secret for `$hello`, kept with the entries, for it scopes their `mid`s."""
+        ...
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Opens the outbox in the running event loop, asyncio or trio; closes it at the end, flushed."""
+        ...
+
+    async def load(self) -> list[OutboxEntry]:
+        """All entries, oldest first."""
+        ...
+
+    async def put(self, entry: OutboxEntry) -> None:
+        """Keeps an entry; returns when it is durable. The same entry again is no second one.
+
+        Raises: `LocalError` where another entry has this `mid`, `StoreError` where it cannot be kept.
+        """
+        ...
+
+    def settle(self, mid: str) -> None:
+        """Forgets an entry, durably soon. Nothing happens where there is none."""
+        ...
+
+    async def positions(self) -> dict[str, Since]:
+        """The position of each room that has one."""
+        ...
+
+    def keep_position(self, room: str, since: Since | None) -> None:
+        """Sets a room's position, or forgets it with None, durably soon."""
         ...

@@ -2,9 +2,10 @@
 
 from vixws_core.log import BatchResult, Page, Position
 from vixws_core.message import StoredMessage
-from vixws_core.protocols import MessageStore
+from vixws_core.protocols import MessageStore, Outbox, OutboxEntry
 
 from .memory import MemoryMessageStore
+from .outbox import OutboxLimits, SqliteOutbox
 from .sqlite import Limits, SqliteMessageStore
 from .urls import open_store
 
@@ -13,9 +14,13 @@ __all__ = [
     "Limits",
     "MemoryMessageStore",
     "MessageStore",
+    "Outbox",
+    "OutboxEntry",
+    "OutboxLimits",
     "Page",
     "Position",
     "SqliteMessageStore",
+    "SqliteOutbox",
     "StoredMessage",
     "open_store",
 ]

@@ -14,11 +14,12 @@ class FileLock:
     """An exclusive `flock` on a file beside the database, which holds the pid of its owner.
 
     The kernel lets go of it when the process ends, however it ends. The file itself stays: removing it
-    would let two processes hold locks on two files of one name.
+    would let two processes hold locks on two files of one name. `held` is what its holder does, for messages.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, held: str = "served by") -> None:
         self.path = path
+        self._held = held
         self._descriptor: int | None = None
 
     def acquire(self, what: str) -> None:
@@ -36,7 +37,7 @@ class FileLock:
         except BlockingIOError:
             pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            message = f"{what} is served by the process {pid} already (lock file {self.path})"
+            message = f"{what} is {self._held} the process {pid} already (lock file {self.path})"
             raise StoreError("store_unavailable", message) from None
         except BaseException:
             os.close(descriptor)

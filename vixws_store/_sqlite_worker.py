@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import anyio
@@ -115,6 +115,10 @@ class Worker:
         answer = Answer()
         self._ask((name, arguments), answer)
         return await answer.wait()
+
+    def tasks(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        """The functions that empty the queues, each for a task of its own."""
+        return self.write, self.answer_reads
 
     def stop(self) -> None:
         """Refuses what comes from now on; the tasks end when what is queued is done."""

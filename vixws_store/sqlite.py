@@ -25,6 +25,7 @@ from ._sqlite_database import FAILURES, Database, store_error
 from ._sqlite_reader import LogReader
 from ._sqlite_worker import Worker
 from ._sqlite_writer import LogWriter
+from ._working import working
 
 __all__ = ["Limits", "SqliteMessageStore"]
 
@@ -106,7 +107,7 @@ class SqliteMessageStore:
                 with anyio.CancelScope(shield=True):
                     await database.open(bridge)
                 try:
-                    async with _working(worker, self._limits.flush_s):
+                    async with working(worker, self._limits.flush_s):
                         yield
                 finally:
                     with anyio.CancelScope(shield=True):
@@ -207,42 +208,6 @@ class _Asks:
                 worker.find(effect)
             elif isinstance(effect, ReadStore | ListStore):
                 worker.read(effect)
-
-
-@asynccontextmanager
-async def _working(worker: Worker, flush_s: float) -> AsyncGenerator[None]:
-    """Runs the worker's tasks around a block, outside of any other cancel scope.
-
-    What the block raises leaves as it is, not in a group.
-    """
-    raised: BaseException | None = None
-    async with anyio.create_task_group() as group:
-        scope = anyio.CancelScope(shield=True)
-        done = anyio.Event()
-
-        async def work() -> None:
-            try:
-                with scope:
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(worker.write)
-                        tasks.start_soon(worker.answer_reads)
-            finally:
-                done.set()
-
-        group.start_soon(work)
-        try:
-            yield
-        except BaseException as exc:  # Kept for after the flush; raised again below.
-            raised = exc
-        worker.stop()
-        with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(flush_s):
-                await done.wait()
-            scope.cancel()
-            await done.wait()
-            worker.abandon()
-    if raised is not None:
-        raise raised
 
 
 async def _close(database: Database) -> None:
