@@ -92,6 +92,13 @@ def test_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
             assert running.served.stop() == 0
 
 
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
 @pytest.mark.parametrize("text", ["```rust\n```", "```yaml a\n```", "~~~\n```cobol\n```"])
 def test_an_unknown_language_is_noticed(text: str) -> None:
     assert [block.language in LANGUAGES for block in blocks(text)] == [False]
