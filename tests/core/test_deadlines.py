@@ -609,3 +609,15 @@ def test_broadcasts_keep_their_receivers_from_being_idle() -> None:
     harness.put(SendToAll(b"x"))
     harness.run_until(harness.now + 599)
     assert harness.hub.is_open(member.conn)
+
+
+def test_time_without_a_byte_taken_counts_from_when_a_connection_was_parked() -> None:
+    harness = Harness(QUIET)
+    peer = harness.client()
+    harness.run_until(harness.now + 1_000)
+    peer.takes = False
+    harness.put(Send(peer.conn, b"x" * 2_000_000))
+    harness.run_until(harness.now + 29)
+
+    assert harness.hub.is_open(peer.conn)
+    assert when_closed(harness, peer, 10) == 1

@@ -48,3 +48,12 @@ def test_row_3_sum_over_fragments_at_the_limit_is_good() -> None:
     last = bytes((0x80, 0xFE)) + (400).to_bytes(2, "big") + MASK + mask_bytes(b"y" * 400, MASK)
 
     assert reader.feed(first + last) == ["x" * 600 + "y" * 400]
+
+
+def test_broken_header_in_the_midst_of_a_message_is_refused() -> None:
+    reader = FrameReader(message_bytes_max=1_000)
+    first = bytes((TEXT, 0x81)) + MASK + mask_bytes(b"a", MASK)
+    (failed,) = reader.feed(first + b"\xb0\x80")
+
+    assert isinstance(failed, FrameFailed)
+    assert failed.code == 1002

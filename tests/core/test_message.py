@@ -75,6 +75,12 @@ def test_value_is_encoded_compactly(value: object, text: str) -> None:
     assert encode_json(value).decode() == text
 
 
+def test_json_that_is_encoded_already_stands_beside_a_null() -> None:
+    assert encode_json({"raw": msgspec.Raw(b'{"a":1}'), "none": None}) == b'{"raw":{"a":1},"none":null}'
+    with pytest.raises(LocalError):
+        encode_json({"raw": msgspec.Raw(b"1"), "nan": float("nan")})
+
+
 @given(values)
 def test_encoded_value_is_read_back(value: Any) -> None:
     assert json.loads(encode_json(value)) == value

@@ -683,6 +683,21 @@ def test_ref_of_a_connection_that_is_unknown_is_no_answer() -> None:
     assert harness.put(Publish("africa", "chat", b"{}", conn=99, ref="9"))[0].__class__ is StoreAppend
 
 
+def test_failed_publish_in_a_sessions_name_is_told_to_the_application_and_by_ref_to_the_session() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(
+        Publish("africa", "chat", b"{}", conn=peer.conn, request=1),
+        Publish("africa", "chat", b"{}", conn=peer.conn, request=2, ref="9"),
+        Publish("africa", "chat", b"{}", conn=peer.conn),
+    )
+    harness.put(*(StoreFailed(ask.request, "store_full") for ask in harness.asks if isinstance(ask, StoreAppend)))
+
+    assert [failed.request for failed in harness.effects(PublishFailed)] == [1, 2]
+    assert [message.get("ref") for message in peer.messages()] == ["9", None]
+
+
 @pytest.mark.parametrize("type", ["", "$join", "$"])
 def test_application_may_not_publish_the_protocols_types(type: str) -> None:
     harness = Harness()
