@@ -234,7 +234,7 @@ class Cursors:
             member.cursor = off
             if off == member.live_at:
                 break
-        self.sessions.put(conn, b"".join(frames))
+        self.sessions.put(conn, b"".join(frames), len(frames))
         self.tell_live(member, member.cursor)
 
     def _read(self, member: Member) -> None:
@@ -304,7 +304,7 @@ class Cursors:
 
     def _send_group(self, member: Member, group: list[bytes]) -> None:
         if group:
-            self.sessions.put(member.conn, b"".join(group))
+            self.sessions.put(member.conn, b"".join(group), len(group))
             group.clear()
         self.tell_live(member, member.cursor)
 

@@ -41,10 +41,14 @@ __all__ = [
 
 
 class SendBytes(msgspec.Struct, frozen=True, gc=False):
-    """Put `data` into the outbox of `conn`, behind what is there; report it later by `BytesFlushed`."""
+    """Put `data` into the outbox of `conn`, behind what is there; report it later by `BytesFlushed`.
+
+    `frames` says how many messages `data` holds; control frames and HTTP are none.
+    """
 
     conn: int
     data: bytes
+    frames: int = 1
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):

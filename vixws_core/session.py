@@ -153,10 +153,10 @@ class Sessions:
         if conn.phase is Phase.OPEN and not conn.gone:
             self.put(conn, encode_frame(TEXT, text))
 
-    def put(self, conn: Conn, frame: bytes) -> None:
-        """Sends one data frame and parks the connection where that takes it over its mark."""
+    def put(self, conn: Conn, data: bytes, frames: int = 1) -> None:
+        """Sends data frames, joined, and parks the connection where that takes it over its mark."""
         conn.last_data = self._state.now
-        self._state.send(conn, frame)
+        self._state.send(conn, data, frames)
         self.weigh(conn)
 
     def weigh(self, conn: Conn) -> None:

@@ -247,8 +247,9 @@ class HubState:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def send(self, conn: Conn, frame: bytes) -> None:
-        """Puts bytes into the outbox of an open connection; it may be above its mark afterwards."""
-        conn.unsent += len(frame)
-        self.unsent_total += len(frame)
-        self.out.append(SendBytes(conn.id, frame))
+    def send(self, conn: Conn, data: bytes, frames: int = 0) -> None:
+        """Puts bytes, `frames` messages, into the outbox of a connection; it may be above its mark afterwards."""
+        size = len(data)
+        conn.unsent += size
+        self.unsent_total += size
+        self.out.append(SendBytes(conn.id, data, frames))

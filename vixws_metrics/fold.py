@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from vixws_core.effects import (
@@ -37,7 +38,7 @@ from vixws_core.inputs import (
     TimePassed,
 )
 
-__all__ = ["ERROR_KINDS", "Fold", "Histogram", "count_messages"]
+__all__ = ["ERROR_KINDS", "Fold", "Histogram"]
 
 ERROR_KINDS = (
     "bad_batch",
@@ -78,9 +79,14 @@ for a handler that raised, `store` for a store that could not, `other` for every
 _NOT_THE_STORES_FAULT = frozenset({"bad_message", "mid_conflict"})
 """Codes of `StoreFailed` that tell of what was asked, not of the store."""
 
+_FIRST_BOUND_S = 0.0001
+"""The upper bound of the bucket that most plain handlers fall into."""
+
 _FROM_CLIENTS = frozenset({Accept, BytesReceived, HandlerFinished, TimePassed})
 """Inputs at which a client's message gets its turn: an append or a broadcast of such a step is a client's publish,
 all others are the application's or the log's."""
+
+_COUNT = itemgetter(1)
 
 _Take = Callable[[Any, float], None]
 
@@ -162,15 +168,13 @@ class Fold:
         self.appends_waiting: dict[int, float] = {}
         """When each append that is not answered yet was asked, by its request."""
         self.handler_seconds = Histogram(
-            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
+            _FIRST_BOUND_S, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
         )
         self.append_seconds = Histogram(
             0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
         )
         self._inputs: dict[type, _Take] = {
-            BytesReceived: self._bytes_received,
             BytesFlushed: self._bytes_flushed,
-            HandlerFinished: self._handler_finished,
             StoreAppended: self._appended,
             StoreFailed: self._store_failed,
             Connected: self._connected,
@@ -197,20 +201,33 @@ class Fold:
 
     def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
         """Counts one step of the door."""
-        kind = type(input)
-        if kind is Send and len(effects) == 1 and type(effects[0]) is SendBytes:
-            # By far the most frequent step of a server that answers, and it sends one whole message: 72 ns, not 200.
-            self.sent_messages += 1
-            return
-        take = self._inputs.get(kind)
-        if take is not None:
+        # What an echo consists of is counted here, not through the tables: that took 0.9 µs of its 15.
+        if type(input) is Send:
+            if len(effects) == 1 and type(effects[0]) is SendBytes:
+                self.sent_messages += 1
+                return
+        elif type(input) is BytesReceived:
+            self.received_bytes += len(input.data)
+            if len(effects) == 1 and type(effect := effects[0]) is MessageReceived:
+                self.received_messages += len(effect.messages)
+                return
+        elif type(input) is HandlerFinished:
+            seconds, histogram = input.seconds, self.handler_seconds
+            if 0.0 <= seconds <= _FIRST_BOUND_S:
+                histogram.counts[0] += 1
+                histogram.sum += seconds
+            else:
+                histogram.add(seconds)
+            if input.failed:
+                self.errors["handler"] += 1
+        elif (take := self._inputs.get(type(input))) is not None:
             take(input, now)
         if effects:
-            takes = self._effects_from_clients if kind in _FROM_CLIENTS else self._effects
-            for effect in effects:
-                take = takes.get(type(effect))
+            takes = self._effects_from_clients if type(input) in _FROM_CLIENTS else self._effects
+            for each in effects:
+                take = takes.get(type(each))
                 if take is not None:
-                    take(effect, now)
+                    take(each, now)
 
     # ---- inputs ---------------------------------------------------------------------------------
 
@@ -222,19 +239,8 @@ class Fold:
         self.active_connections -= 1
         self.not_read.discard(input.conn)  # The end of a connection that is not read tells of no `ResumeReading`.
 
-    def _bytes_received(self, input: BytesReceived, now: float) -> None:
-        self.received_bytes += len(input.data)
-
     def _bytes_flushed(self, input: BytesFlushed, now: float) -> None:
-        total = self.sent_bytes
-        for _, count in input.flushed:
-            total += count
-        self.sent_bytes = total
-
-    def _handler_finished(self, input: HandlerFinished, now: float) -> None:
-        self.handler_seconds.add(input.seconds)
-        if input.failed:
-            self.errors["handler"] += 1
+        self.sent_bytes += sum(map(_COUNT, input.flushed))
 
     def _appended(self, input: StoreAppended, now: float) -> None:
         asked = self.appends_waiting.pop(input.request, None)
@@ -260,7 +266,7 @@ class Fold:
         self.received_messages += len(effect.messages)
 
     def _sent(self, effect: SendBytes, now: float) -> None:
-        self.sent_messages += count_messages(effect.data)
+        self.sent_messages += effect.frames
 
     def _broadcast(self, effect: Broadcast, now: float) -> None:
         frames = effect.frames
@@ -298,24 +304,3 @@ class Fold:
 
     def _misbehaved(self, effect: PeerMisbehaved, now: float) -> None:
         self.errors[effect.kind if effect.kind in self.errors else "other"] += 1
-
-
-def count_messages(data: bytes) -> int:
-    """Counts the messages that begin in whole, unmasked frames (RFC 6455 §5.2); control frames and HTTP are none."""
-    at, end, count = 0, len(data), 0
-    while at + 1 < end:
-        first, length = data[at], data[at + 1]
-        opcode = first & 0x0F
-        if first & 0x80 == 0 and opcode > 2:  # An HTTP answer: no frame of ours begins with a letter.
-            break
-        if 1 <= opcode <= 2:
-            count += 1
-        at += 2
-        if length == 126:
-            length = int.from_bytes(data[at : at + 2], "big")
-            at += 2
-        elif length == 127:
-            length = int.from_bytes(data[at : at + 8], "big")
-            at += 8
-        at += length
-    return count

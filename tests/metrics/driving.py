@@ -34,6 +34,21 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return bytes([0x80 | opcode]) + size + b"\0\0\0\0" + payload
 
 
+def messages_in(data: bytes) -> int:
+    """Counts the messages in whole frames of a server (RFC 6455 §5.2); control frames and HTTP are none."""
+    at = count = 0
+    while at < len(data) and not data.startswith(b"HTTP/", at):
+        count += data[at] & 0x0F in (1, 2)
+        length = data[at + 1]
+        at += 2
+        if length > 125:
+            size = 2 if length == 126 else 8
+            length = int.from_bytes(data[at : at + size], "big")
+            at += size
+        at += length
+    return count
+
+
 class Driving:
     """Hands inputs to a hub. Transports close when asked to; handlers finish when `finish` says so."""
 
@@ -63,8 +78,10 @@ class Driving:
     def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
         """Carries out what the hub asks."""
         for effect in effects:
-            if isinstance(effect, SendBytes) and effect.conn in self.unsent:
-                self.unsent[effect.conn] += len(effect.data)
+            if isinstance(effect, SendBytes):
+                assert effect.frames == messages_in(effect.data), effect
+                if effect.conn in self.unsent:
+                    self.unsent[effect.conn] += len(effect.data)
             elif isinstance(effect, Broadcast):
                 for conn in effect.conns:
                     if conn in self.unsent:

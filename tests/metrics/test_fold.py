@@ -34,7 +34,7 @@ from vixws_core.effects import (
     StoreAppend,
 )
 from vixws_core.frames import CLOSE, PING, TEXT, encode_frame
-from vixws_core.http import http_answer, http_switching
+from vixws_core.http import http_switching
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -56,7 +56,7 @@ from vixws_core.inputs import (
     TimePassed,
 )
 from vixws_metrics import WebSocketMetrics
-from vixws_metrics.fold import ERROR_KINDS, Histogram, count_messages
+from vixws_metrics.fold import ERROR_KINDS, Histogram
 
 from .driving import REQUEST, Driving, frame
 
@@ -74,7 +74,7 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
         [
             (Connected(1), []),
             (BytesReceived(1, REQUEST), [Requested(1, "GET", "/", (), True)]),
-            (Accept(1), [SendBytes(1, http_switching("key", None)), Opened(1, "/", None)]),
+            (Accept(1), [SendBytes(1, http_switching("key", None), 0), Opened(1, "/", None)]),
             (Disconnected(1), [Closed(1, 1006, "")]),
         ],
         {"vixws_sessions_total": 1, "vixws_active_sessions": 0, "vixws_sent_messages_total": 0},
@@ -127,7 +127,7 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
     "a directed message that is refused": ([(Send(1, b"hi"), [])], {"vixws_sent_messages_total": 0}),
     "a directed message comes too late": ([(Send(1, b"hi"), [Drained()])], {"vixws_sent_messages_total": 0}),
     "a page of three and a control frame": (
-        [(TimePassed(), [SendBytes(1, HI * 3), SendBytes(1, encode_frame(PING, b""))])],
+        [(TimePassed(), [SendBytes(1, HI * 3, 3), SendBytes(1, encode_frame(PING, b""), 0)])],
         {"vixws_sent_messages_total": 3, "vixws_broadcasts_total": 0},
     ),
     "bytes are flushed": ([(BytesFlushed(((1, 10), (2, 32))), [])], {"vixws_sent_bytes_total": 42}),
@@ -194,7 +194,7 @@ TABLE: dict[str, tuple[list[Step], dict[str, float]]] = {
         {"vixws_parked_readers": 1},
     ),
     "what is not counted": (
-        [(Close(1), [CloseTransport(1), MessageSkipped(1, "unknown_type"), SendBytes(1, encode_frame(CLOSE, b""))])],
+        [(Close(1), [CloseTransport(1), MessageSkipped(1, "unknown_type"), SendBytes(1, encode_frame(CLOSE, b""), 0)])],
         {"vixws_sent_messages_total": 0},
     ),
 }
@@ -229,31 +229,6 @@ def test_every_word_of_the_hub_for_a_fault_has_a_kind_of_its_own() -> None:
 
 def test_kinds_of_errors_are_sorted_and_unique() -> None:
     assert sorted(set(ERROR_KINDS)) == list(ERROR_KINDS)
-
-
-# ---- counting messages in frames ----------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.sampled_from([1, 2, 8, 9, 10]), st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]))))
-def test_messages_in_frames_are_counted_and_control_frames_are_not(frames: list[tuple[int, int]]) -> None:
-    data = b"".join(encode_frame(opcode, bytes(min(size, 125) if opcode > 2 else size)) for opcode, size in frames)
-
-    assert sum(opcode <= 2 for opcode, _ in frames) == count_messages(data)
-
-
-def test_a_fragmented_message_counts_once() -> None:
-    assert count_messages(b"\x01\x01a\x00\x01b\x80\x01c" + HI) == 2
-
-
-@pytest.mark.parametrize("status", [200, 400, 503])
-def test_http_answers_hold_no_messages(status: int) -> None:
-    assert count_messages(http_answer(status, (), b"\x81" * 64)) == 0
-    assert count_messages(http_switching("key", None)) == 0
-
-
-@given(st.binary(max_size=64))
-def test_counting_ends_for_any_bytes(data: bytes) -> None:
-    assert 0 <= count_messages(data) <= len(data)
 
 
 # ---- histograms ---------------------------------------------------------------------------------
