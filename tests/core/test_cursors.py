@@ -16,6 +16,7 @@ from vixws_core.inputs import (
     Leave,
     Publish,
     RoomAdvanced,
+    Send,
     StoreFailed,
     StoreRead,
     TimePassed,
@@ -212,6 +213,22 @@ def test_short_catch_up_from_the_tail_asks_the_store_nothing() -> None:
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", 3, 4, 5, "$live"]
 
 
+def test_live_is_told_at_the_announced_head_from_the_tail_too() -> None:
+    harness = Harness(HubConfig(unsent_bytes_low=2_000, unsent_bytes_high=6_000))
+    harness.client("africa")
+    publish(harness, 3)
+    late = harness.client()
+    late.takes = False
+    harness.put(Send(late.conn, b'{"type":"big","payload":"' + b"x" * 3_000 + b'"}'))
+    late.send({"type": "$join", "room": "africa", "payload": {"since": {"ep": EPOCH, "off": 0}}})
+    publish(harness, 2)
+    late.takes = True
+    late.flush()
+
+    assert [m.get("off", m["type"]) for m in late.messages()] == ["big", "$joined", 1, 2, 3, "$live", 4, 5]
+    assert harness.effects(ReadStore) == []
+
+
 def test_catch_up_from_the_tail_goes_on_in_turns_between_rooms() -> None:
     harness = Harness(HubConfig(page_bytes_max=600))
     harness.client("africa", "asia")
@@ -309,6 +326,7 @@ def test_row_32_a_reader_gets_only_what_it_takes() -> None:
         highest = max(highest, harness.hub.unsent_bytes_of(member.conn))
 
     assert highest < SMALL.unsent_bytes_low + SMALL.page_bytes_max + 1_000
+    assert max(ask.bytes_max for ask in harness.effects(ReadStore)) <= SMALL.page_bytes_max
     assert offsets(member.messages()) == list(range(1, 201))
 
 

@@ -210,6 +210,22 @@ def test_row_7_messages_waiting_for_a_busy_handler_are_bounded() -> None:
     assert len(harness.received) == 1_001
 
 
+def test_row_7_frames_of_a_sender_that_is_gone_wait_for_its_busy_handler_too() -> None:
+    harness, peer = busy()
+    peer.raw(text_frame({"type": "a"}) * 1_000)
+    peer.vanish()
+    harness.settle()
+    conn = harness.hub._state.conns[peer.conn]
+
+    assert conn.pending is not None
+    assert len(conn.pending) < 128
+    harness.finishing = True
+    harness.finish(peer)
+    harness.settle()
+    assert len(harness.received) == 1_001
+    assert harness.closes(peer) == [(1006, "reset")]
+
+
 def test_failed_handler_closes_1011_and_drops_what_waits() -> None:
     harness, peer = busy()
     peer.send({"type": "never"}, {"type": "chat", "room": "africa"})
