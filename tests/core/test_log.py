@@ -24,6 +24,7 @@ from vixws_core.log import (
     LogExecutor,
     Position,
     PureLog,
+    StoreAsk,
     id_number,
     message_id,
     run_asks,
@@ -272,7 +273,7 @@ def test_asks_are_found_among_effects_in_order() -> None:
 
 def test_one_commit_tells_its_advances_then_its_answers_then_the_reads() -> None:
     log = PureLog("e")
-    asks = [append(2), ReadStore(3, "r", 0, 9, 9, 999), append(4, "s"), ListStore(5, "r", 9)]
+    asks: list[StoreAsk] = [append(2), ReadStore(3, "r", 0, 9, 9, 999), append(4, "s"), ListStore(5, "r", 9)]
     told = run_asks(log, asks, "now")
 
     assert [type(answer) for answer in told] == [
