@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from vixws_anyio import Server, Session
-from vixws_core.effects import AppMessage
+from vixws_core.effects import AppMessage, Effect
 from vixws_core.errors import LocalError, Refused
+from vixws_core.inputs import BytesFlushed, Input
 
 from .rig import PATIENCE_S, Peer, connected, frame, raw_peer, running
 
@@ -108,6 +109,25 @@ async def test_on_error_hears_of_it_and_on_close_comes_last() -> None:
         await wait_until(lambda: len(told) == 2, "on_close")
 
     assert told == ["boom", 1011]
+
+
+async def test_a_consumer_that_raises_in_a_tick_does_not_end_the_ticks(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        failures = 0
+
+        def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
+            if type(input) is BytesFlushed and not self.failures:
+                self.failures += 1
+                raise ValueError("a consumer must not raise")
+
+    server = Server(port=0, metrics=Broken())
+    server.on("echo")(lambda session, payload: payload)
+    with caplog.at_level(logging.ERROR, "vixws"):
+        async with running(server) as at, connected(at.ws) as peer:
+            told = [await peer.ask({"type": "echo", "ref": str(number)}) for number in range(3)]
+
+    assert [message["ref"] for message in told] == ["0", "1", "2"]
+    assert [record.getMessage() for record in caplog.records] == ["internal error while BytesFlushed was told"]
 
 
 # ---- order --------------------------------------------------------------------------------------

@@ -155,8 +155,8 @@ async def test_256_publishes_in_flight_share_commits(tmp_path: Path) -> None:
     assert len(steps.inputs(StoreAppended)) == 256
     commits = steps.inputs(RoomAdvanced)
     assert sum(len(commit.entries) for commit in commits) == 256
-    # Four steps of 64 messages bring the 256; each may find the writer free once.
-    assert len(commits) <= 16
+    # Four steps of 64 messages bring the 256. Each may find the writer free, once; measured: 2 commits on each loop.
+    assert len(commits) <= 8
 
 
 async def test_row_7_a_flood_of_tiny_frames_leaves_others_their_turn() -> None:
