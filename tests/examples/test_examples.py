@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -157,6 +159,22 @@ def test_terminal_client_survives_a_restart(tmp_path: Path) -> None:
         lines = told.read().splitlines()
 
     assert [line for line in lines if line.startswith("connected")] == [f"connected to ws://127.0.0.1:{port}/"] * 2
+
+
+def test_terminal_client_ends_at_ctrl_c(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        command = [sys.executable, str(EXAMPLES / "terminal_client.py"), served.ws]
+        with subprocess.Popen(command, env=environment(), stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as client:
+            assert client.stdin is not None and client.stdout is not None and client.stderr is not None
+            try:
+                client.stdin.write("I wait\n")
+                client.stdin.flush()
+                assert client.stdout.readline() == "terminal: I wait\n"
+                client.send_signal(signal.SIGINT)
+                assert client.wait(timeout=20) == 0  # Though stdin is open.
+                assert client.stderr.read() == f"connected to {served.ws}\n"
+            finally:
+                client.kill()
 
 
 def test_embed_asyncio_serves_and_stops_by_cancelling() -> None:
