@@ -336,8 +336,10 @@ class LogWriter:
         for path in (self.path, self.path + "-wal"):
             try:
                 found = os.stat(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 raise StoreError("store_unavailable", f"{path} was removed", retry=True) from None
+            except PermissionError:
+                return  # It may not be looked at just now; what was committed into the open file is there.
             place = (found.st_dev, found.st_ino)
             if self._files.setdefault(path, place) != place:
                 raise StoreError("store_unavailable", f"{path} was replaced by another file", retry=True)

@@ -124,6 +124,28 @@ async def test_removed_file_is_told_and_made_anew(tmp_path: Path, what: str) -> 
         pass
 
 
+async def test_file_that_may_not_be_looked_at_keeps_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    look = os.stat
+
+    def forbidden(name: str, *rest: object, **names: object) -> os.stat_result:
+        if str(name).startswith(str(path)):
+            raise PermissionError(13, "Permission denied", name)
+        return look(name)
+
+    store = SqliteMessageStore(path, limits=QUICK)
+    async with store.run():
+        await store.append("event", "room", "note", {})
+        monkeypatch.setattr(os, "stat", forbidden)
+        await store.append("event", "room", "note", {})
+        monkeypatch.undo()
+
+        assert store.ready
+        assert (await store.position("room")).head == 2
+
+
 async def test_replaced_file_is_noticed_and_opened(tmp_path: Path) -> None:
     path, other = tmp_path / "a.db", tmp_path / "other.db"
     async with SqliteMessageStore(other).run() as _:
