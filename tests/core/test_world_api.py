@@ -195,3 +195,15 @@ def test_whatever_clients_do_everybody_settles(seed: int, story: list[tuple[str,
     published = sum(name == "publish" for name, _, _ in story)
     assert sum(row.type == "note" for row in world.truth.rows.get("africa", [])) >= published
     assert all(answer.ok for client in world.clients for answer in client.settled.values())
+
+
+def test_the_same_words_may_be_published_twice() -> None:
+    world = World(seed=3, clients=2)
+    ada = world.client(0)
+    ada.join("hall")
+    ada.publish("hall", "note", {"text": "again"})
+    ada.publish("hall", "note", {"text": "again"})
+    world.run(200)
+    world.settle()
+
+    assert ada.offsets("hall") == [1, 2]

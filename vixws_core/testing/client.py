@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -75,6 +76,8 @@ class Client:
         self.seen: dict[str, list[Seen]] = {}
         self.unhandled: list[int] = []
         self.asked: dict[int, ClientPublish | ClientRequest] = {}
+        self.published: Counter[tuple[str, bytes]] = Counter()
+        """How often each payload was asked to be published into each room."""
         """What has no answer yet, by request number."""
         self.settled: dict[int, PublishSettled | RequestSettled] = {}
         self.wanted: set[str] = set()
@@ -141,6 +144,7 @@ class Client:
         self._last_request += 1
         ask = ClientPublish(self._last_request, room, type, encode_json(payload), mid=mid)
         self.asked[self._last_request] = ask
+        self.published[room, ask.payload] += 1
         self._put(ask)
         return self._last_request
 
