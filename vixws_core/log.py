@@ -266,6 +266,8 @@ class LogExecutor:
 
     __slots__ = ("log", "post", "wall")
 
+    asks = STORE_ASKS
+
     def __init__(self, log: PureLog, post: Callable[..., None], wall: Callable[[], str]) -> None:
         self.log = log
         self.post = post

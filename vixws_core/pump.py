@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from .effects import Effect
 from .inputs import Input
 from .protocols import Consumer
 
 __all__ = ["Door", "Pump"]
+
+_See: TypeAlias = Callable[[float, Any, list[Any]], None]
 
 
 class Door(Protocol):
@@ -28,13 +30,14 @@ class Door(Protocol):
 class Pump:
     """Drives one door. Belongs to one thread; nothing re-enters the door.
 
-    `clock` returns monotonic seconds. After each step every consumer sees it, in the order given. `calls`
-    maps types of effects to application callbacks: they are called when no input is left, one after
-    another, and what they `do` runs at once, inside the call, so that its outcome is visible and its
-    exceptions surface there. Inputs that consumers or callbacks `put` wait in line.
+    `clock` returns monotonic seconds. After each step every consumer sees it, in the order given; one that has
+    `asks`, types of effects, sees only the steps with an effect of one of them. `calls` maps types of effects to
+    application callbacks: they are called when no input is left, one after another, and what they `do` runs at once,
+    inside the call, so that its outcome is visible and its exceptions surface there. Inputs that consumers or
+    callbacks `put` wait in line.
     """
 
-    __slots__ = ("_calls", "_inputs", "_running", "_waiting", "clock", "consumers", "door")
+    __slots__ = ("_calls", "_inputs", "_marks", "_running", "_sees", "_waiting", "clock", "door")
 
     def __init__(
         self,
@@ -45,11 +48,28 @@ class Pump:
     ) -> None:
         self.door = door
         self.clock = clock
-        self.consumers = tuple(consumers)
         self._calls = dict(calls or {})
         self._inputs: deque[Input] = deque()
         self._waiting: deque[tuple[Callable[[Any], object], Effect]] = deque()
         self._running = False
+        self._marks: dict[Any, int] = dict.fromkeys(self._calls, 1)
+        """Bits that a type of effect sets: the first where it has a call, one for each consumer that asks for it."""
+        self._sees = self._tables(consumers)
+        """Who sees a step, by the bits that its effects set, without the first."""
+
+    def _tables(self, consumers: Sequence[Consumer]) -> tuple[tuple[_See, ...], ...]:
+        size = 1
+        chosen: list[tuple[int, _See]] = []
+        for consumer in consumers:
+            asks: Collection[type[Any]] | None = getattr(consumer, "asks", None)
+            if asks is None:
+                chosen.append((0, consumer.see))
+                continue
+            chosen.append((size, consumer.see))
+            size *= 2
+            for kind in asks:
+                self._marks[kind] = self._marks.get(kind, 0) | size
+        return tuple(tuple(see for bit, see in chosen if not bit or bit & bits) for bits in range(size))
 
     def put(self, *inputs: Input) -> None:
         """Hands inputs in. Returns when all is done, unless the pump is running already: then they wait in line."""
@@ -87,10 +107,13 @@ class Pump:
 
     def _step(self, input: Input) -> list[Effect]:
         now = self.clock()
-        effects = self.door.handle(input, now)
-        for consumer in self.consumers:
-            consumer.see(now, input, effects)
-        if effects:
+        effects: list[Effect] = self.door.handle(input, now)
+        marks, bits = self._marks, 0
+        for effect in effects:
+            bits |= marks.get(type(effect), 0)
+        for see in self._sees[bits >> 1]:
+            see(now, input, effects)
+        if bits & 1:
             calls = self._calls
             for effect in effects:
                 call = calls.get(type(effect))

@@ -193,6 +193,8 @@ class _Asks:
 
     __slots__ = ("_running",)
 
+    asks = STORE_ASKS
+
     def __init__(self, running: Callable[[], Worker]) -> None:
         self._running = running
 

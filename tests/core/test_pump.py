@@ -166,3 +166,38 @@ def test_do_that_causes_nothing_more_just_returns() -> None:
     pump: Any = Pump(Echo(), lambda: 0.0)
 
     assert pump.do([]) == []
+
+
+class Chooser(Recorder):
+    def __init__(self, *asks: type) -> None:
+        super().__init__()
+        self.asks = frozenset(asks)
+
+
+def test_a_consumer_that_asks_for_effects_sees_the_steps_that_have_one() -> None:
+    all_steps, texts, numbers, both = Recorder(), Chooser(str), Chooser(int), Chooser(str, int)
+    pump: Any = Pump(Echo(), lambda: 0.0, [texts, all_steps, numbers, both], {bytes: len})
+    for effects in ([], [1, "a"], ["b", b""], [2], [b""]):
+        pump.put(effects)
+
+    assert [step[2] for step in all_steps.steps] == [[], [1, "a"], ["b", b""], [2], [b""]]
+    assert [step[2] for step in texts.steps] == [[1, "a"], ["b", b""]]
+    assert [step[2] for step in numbers.steps] == [[1, "a"], [2]]
+    assert [step[2] for step in both.steps] == [[1, "a"], ["b", b""], [2]]
+
+
+def test_consumers_that_ask_see_in_the_order_given() -> None:
+    seen: list[str] = []
+
+    class Named(Chooser):
+        def __init__(self, name: str) -> None:
+            super().__init__(int)
+            self.name = name
+
+        def see(self, now: float, input: Any, effects: list[Any]) -> None:
+            seen.append(self.name)
+
+    pump: Any = Pump(Echo(), lambda: 0.0, [Named("a"), Named("b"), Named("c")])
+    pump.put([1])
+
+    assert seen == ["a", "b", "c"]
