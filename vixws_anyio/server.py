@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -122,14 +123,16 @@ class Server(Router):
     ) -> None:
         """Runs an event loop of its own and serves until SIGTERM or SIGINT (drained; a second one: at once).
 
-        `backend` is `asyncio` or `trio`; `uvloop` is asyncio's. Signals are taken in the main thread only; in
-        another one it serves until `stop`. Raises: as `serve`.
+        `backend` is `asyncio` or `trio`; `uvloop` is asyncio's. `ready` is called with a `Listening`; without it one
+        line on stderr says where it listens. Signals are taken in the main thread only; in another one it serves
+        until `stop`. Raises: as `serve`.
         """
         if backend not in ("asyncio", "trio") or (uvloop and backend != "asyncio"):
             raise LocalError(f"backend must be asyncio or trio, and uvloop goes with asyncio, got {backend!r:.40}")
         options = {"use_uvloop": uvloop} if backend == "asyncio" else {}
         signals = threading.current_thread() is threading.main_thread()
-        anyio.run(self._serve, ready, anyio.TASK_STATUS_IGNORED, signals, backend=backend, backend_options=options)
+        told = say_where if ready is None else ready
+        anyio.run(self._serve, told, anyio.TASK_STATUS_IGNORED, signals, backend=backend, backend_options=options)
 
     def stop(self, now: bool = False) -> None:
         """Begins to end the run: no new connections, each client told, then closed; `now` waits for nothing.
@@ -308,6 +311,11 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
     if isinstance(cause, BaseExceptionGroup):
         return only_cause(cast("BaseExceptionGroup[BaseException]", cause))
     return cause
+
+
+def say_where(listening: Listening) -> None:
+    """Tells a person at a terminal where the server listens."""
+    print(f"vixws: listening on {listening.ws} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
 
 
 def hub_values(hub: HubConfig) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -473,3 +475,21 @@ async def test_a_request_in_the_middle_of_its_head_does_not_hold_a_stop_up() -> 
                 rest = await peer.rest()
 
     assert rest.startswith(b"HTTP/1.1 503 ")
+
+
+def test_listen_blocking_says_where_it_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(port=0)
+
+    thread = threading.Thread(target=server.listen_blocking)
+    thread.start()
+    said = ""
+    for _ in range(1000):
+        said += capsys.readouterr().err
+        if said.endswith("\n"):
+            break
+        time.sleep(0.01)
+    server.stop(now=True)
+    thread.join(timeout=20)
+
+    assert not thread.is_alive()
+    assert re.fullmatch(r"vixws: listening on ws://127\.0\.0\.1:\d+/ and http://\S+ \(Ctrl-C stops\)\n", said)
