@@ -19,10 +19,11 @@ from urllib.parse import quote
 import anyio
 from anyio.abc import TaskStatus
 
+from vixws_core.errors import LocalError
 from vixws_core.protocols import Consumer, MessageStore
 
 from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
-from .config import Config, ConfigError
+from .config import Config, ConfigError, show
 from .server import Listening, Server
 
 __all__ = ["find_application", "heed_signals", "leave", "serve"]
@@ -70,7 +71,10 @@ def _import(module: str, name: str) -> object:
             raise CommandFailed(f"--app: {name}: expected a module that can be imported, found no {exc.name}") from None
         frames = traceback.extract_tb(exc.__traceback__)
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-        raise CommandFailed(f"--app: {name}: importing {module} failed: {type(exc).__name__}: {exc}{where}") from None
+        words = str(exc)
+        if isinstance(exc, SyntaxError) and exc.filename is not None:  # The place is in the text, no frame of it.
+            words, where = exc.msg, f" ({exc.filename}:{exc.lineno})"
+        raise CommandFailed(f"--app: {name}: importing {module} failed: {type(exc).__name__}: {words}{where}") from None
 
 
 def serve(
@@ -85,7 +89,7 @@ def serve(
     """
     _need_loop(config)
     if server.store is None or config.source("store") not in ("default", "the application"):
-        server.store = open_store(config.store)
+        server.store = _store(config, open_store)
         store = config.store
     else:
         store = _url_of(server.store)
@@ -165,6 +169,15 @@ def _need_loop(config: Config) -> None:
         raise CommandFailed(f"{needed} is not installed: expected pip install 'vixws[{needed}]'")
 
 
+def _store(config: Config, open_store: Callable[[str], MessageStore]) -> MessageStore:
+    """The store that the configuration names. Raises: `ConfigError`, which says where it is named."""
+    try:
+        return open_store(config.store)
+    except LocalError as exc:
+        got = "" if ", got " in str(exc) else f", got {show(config.store.split('@')[-1])}"  # No password on a screen.
+        raise ConfigError(f"{config.place('store')}: {exc}{got}") from None
+
+
 def _url_of(store: MessageStore) -> str:
     """How the ready line calls a store that the application brought along."""
     path = getattr(store, "path", None)
@@ -192,13 +205,13 @@ def _load(context: ssl.SSLContext, config: Config) -> None:
             Path(path).read_bytes()
         except OSError as exc:
             raise ConfigError(
-                f"{config.source(field)}: expected a readable PEM file, got {path}: {exc.strerror}"
+                f"{config.place(field)}: expected a readable PEM file, got {path}: {exc.strerror}"
             ) from None
     try:
         context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # Never asks at a terminal.
     except ssl.SSLError as exc:
         raise ConfigError(
-            f"{config.source('tls_cert')}: expected a certificate and its key in PEM, got {config.tls_cert}"
+            f"{config.place('tls_cert')}: expected a certificate and its key in PEM, got {config.tls_cert}"
             f" and {config.tls_key}: {exc.reason or exc}"
         ) from None
 

@@ -14,7 +14,17 @@ from vixws_core.errors import LocalError
 
 from .settings import SECTIONS, SETTINGS, Setting, Value, find
 
-__all__ = ["ConfigError", "from_environment", "from_file", "from_flags", "refuse", "show", "show_key", "suggest"]
+__all__ = [
+    "ConfigError",
+    "from_environment",
+    "from_file",
+    "from_flags",
+    "refuse",
+    "show",
+    "show_given",
+    "show_key",
+    "suggest",
+]
 
 FILE_BYTES_MAX: Final = 1 << 20
 """Largest configuration file."""
@@ -31,9 +41,12 @@ class ConfigError(LocalError):
 
 
 def show(value: object) -> str:
-    """A value as JSON has it, cut to 100 characters, on one line."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        value = int(value)
+    """A setting's value as `show_given` has it; whole seconds without a fraction."""
+    return show_given(int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else value)
+
+
+def show_given(value: object) -> str:
+    """What somebody gave, as JSON has it, cut to 100 characters, on one line: 9090.0 is not 9090."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
@@ -44,7 +57,7 @@ def show(value: object) -> str:
 
 def refuse(where: str, setting: Setting, value: object) -> NoReturn:
     """Raises the error of a value that does not fit."""
-    raise ConfigError(f"{where}: expected {setting.kind.expected}, got {show(value)}") from None
+    raise ConfigError(f"{where}: expected {setting.kind.expected}, got {show_given(value)}") from None
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -72,21 +85,21 @@ def from_file(path: str | os.PathLike[str] | None) -> Layer:
     name = os.fspath(path)
     sections = _object(found := _read(name))
     if sections is None:
-        raise ConfigError(f"{name}: expected an object of the sections {', '.join(SECTIONS)}, got {show(found)}")
+        raise ConfigError(f"{name}: expected an object of the sections {', '.join(SECTIONS)}, got {show_given(found)}")
     values: dict[str, Value] = {}
     sources: dict[str, str] = {}
     for section, content in sections.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{name}: {show_key(section)}: {_misplaced(section)}, got {show(content)}")
+            raise ConfigError(f"{name}: {show_key(section)}: {_misplaced(section)}, got {show_given(content)}")
         entries = _object(content)
         if entries is None:
-            raise ConfigError(f"{name}: {section}: expected an object of settings, got {show(content)}")
+            raise ConfigError(f"{name}: {section}: expected an object of settings, got {show_given(content)}")
         known = {key: one for one in SETTINGS if one.section == section for key in (one.key, one.snake_key)}
         for key, value in entries.items():
             setting = known.get(key)
             where = f"{name}: {section}.{show_key(key)}"
             if setting is None:
-                raise ConfigError(f"{where}: {_unknown(section, key)}, got {show(value)}")
+                raise ConfigError(f"{where}: {_unknown(section, key)}, got {show_given(value)}")
             if setting.field in values:
                 raise ConfigError(f"{where}: expected the setting once, got {setting.key} and {setting.snake_key}")
             try:
@@ -115,17 +128,20 @@ def _read(name: str) -> Any:
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{name}: expected UTF-8, got the byte 0x{data[exc.start]:02x} at {exc.start}") from None
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        # NaN and Infinity, which JSON has not, become numbers here: no setting takes them, so its key is named.
+        return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as exc:
         rest = text[exc.pos :].split("\n", 1)[0][:20]
         why = exc.msg[0].lower() + exc.msg[1:]
         where = f"line {exc.lineno} column {exc.colno}"
-        raise ConfigError(f"{name}: {where}: expected JSON ({why}), got {show(rest) if rest else 'its end'}") from None
+        raise ConfigError(
+            f"{name}: {where}: expected JSON ({why}), got {show_given(rest) if rest else 'its end'}"
+        ) from None
     except _Repeated as exc:
         raise ConfigError(f"{name}: {exc}") from None
     except RecursionError:
         raise ConfigError(f"{name}: expected an object of sections, got one nested too deep") from None
-    except ValueError as exc:  # An integer of thousands of digits, or a constant that JSON has not.
+    except ValueError as exc:  # An integer of thousands of digits.
         raise ConfigError(f"{name}: expected JSON: {exc}") from None
 
 
@@ -133,18 +149,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _Repeated(f"{show_key(key)}: expected the key once in its object, got it again with {show(value)}")
+            raise _Repeated(
+                f"{show_key(key)}: expected the key once in its object, got it again with {show_given(value)}"
+            )
         found[key] = value
     return found
 
 
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"a finite number was expected, got {word}")
-
-
 def show_key(key: str) -> str:
     """A key as it is where that is readable, else as JSON."""
-    return key if key.isprintable() and 0 < len(key) <= 100 and key.strip() == key else show(key)
+    return key if key.isprintable() and 0 < len(key) <= 100 and key.strip() == key else show_given(key)
 
 
 def _misplaced(key: str) -> str:
@@ -180,7 +194,9 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
         if setting is None:
             if _SERVICE_LINK.fullmatch(name):
                 continue
-            raise ConfigError(f"environment: {name}: unknown variable{suggest(name, tuple(known))}, got {show(text)}")
+            raise ConfigError(
+                f"environment: {name}: unknown variable{suggest(name, tuple(known))}, got {show_given(text)}"
+            )
         try:
             values[setting.field] = setting.kind.parse(text)
         except ValueError:

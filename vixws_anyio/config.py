@@ -154,6 +154,15 @@ class Config:
             return self.sources[field]
         return "default" if getattr(self, field) == default(find(field)) else "argument"
 
+    def place(self, field: str) -> str:
+        """Where a field's value is given, as messages name it: `config.json: websocket.port`, `--port`."""
+        source, setting = self.sources.get(field), find(field)
+        if source is None:
+            return setting.path
+        if source == setting.variable:
+            return f"environment: {source}"
+        return source if source == setting.flag else f"{source}: {setting.path}"
+
     @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port of `metrics_listen`; `None` where it is off."""

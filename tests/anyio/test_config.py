@@ -229,8 +229,15 @@ IN_FILE: list[tuple[object, str]] = [
     (b'{"websocket": {"host": "\xff"}}', "FILE: expected UTF-8, got the byte 0xff at 24"),
     (b"[" * 100_000, "FILE: expected an object of sections, got one nested too deep"),
     (b'{"websocket": {"port": ' + b"9" * 5_000 + b"}}", "FILE: expected JSON: "),
-    (b'{"websocket": {"idleTimeout": NaN}}', "FILE: expected JSON: a finite number was expected, got NaN"),
-    (b'{"websocket": {"idleTimeout": -Infinity}}', "FILE: expected JSON: a finite number was expected, got -Infinity"),
+    (b'{"websocket": {"idleTimeout": NaN}}', "FILE: websocket.idleTimeout: expected a number from 0.01 to 604800 "
+     'seconds, or "off", got NaN'),
+    (b'{"websocket": {"idleTimeout": -Infinity}}', "FILE: websocket.idleTimeout: expected a number from 0.01 to "
+     '604800 seconds, or "off", got -Infinity'),
+    (b'{"websocket": {"drain": Infinity}}', "FILE: websocket.drain: expected a number from 0 to 3600 seconds, got "
+     "Infinity"),
+    (b'{"websocket": {"port": NaN}}', f"FILE: websocket.port: {WHOLE}, got NaN"),
+    (b'{"websocket": NaN}', "FILE: websocket: expected an object of settings, got NaN"),
+    (b"NaN", "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got NaN"),
     (b'{"websocket": {"idleTimeout": 1e999}}', "FILE: websocket.idleTimeout: expected a number from 0.01 to 604800"),
     (b" " * 1_048_577, "FILE: expected a JSON file of at most 1048576 bytes, got more"),
     (b'{"websocket": {"port": 1, "port": 2}}', "FILE: port: expected the key once in its object, got it again with 2"),
@@ -260,6 +267,7 @@ IN_FILE: list[tuple[object, str]] = [
     ({"websocket": {"port": 65536}}, f"FILE: websocket.port: {WHOLE}, got 65536"),
     ({"websocket": {"port": -1}}, f"FILE: websocket.port: {WHOLE}, got -1"),
     ({"websocket": {"port": 90.5}}, f"FILE: websocket.port: {WHOLE}, got 90.5"),
+    ({"websocket": {"port": 9090.0}}, f"FILE: websocket.port: {WHOLE}, got 9090.0"),
     ({"websocket": {"port": True}}, f"FILE: websocket.port: {WHOLE}, got true"),
     ({"websocket": {"port": None}}, f"FILE: websocket.port: {WHOLE}, got null"),
     ({"websocket": {"host": ""}}, 'FILE: websocket.host: expected a host name or an IP address, got ""'),
