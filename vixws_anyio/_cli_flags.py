@@ -10,17 +10,19 @@ from ._cli_terminal import CommandFailed
 from ._setting_kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
 from .config import Config, show, suggest
 from .config import default as default_of
-from .settings import SECTIONS, SETTINGS, Setting
+from .settings import SECTIONS, SETTINGS, Setting, find
 
-__all__ = ["Parser", "add_settings", "config_of", "count_of", "seconds_of", "unknown"]
+__all__ = ["Parser", "add_settings", "config_of", "count_of", "offset_of", "seconds_of", "unknown"]
 
 _TITLES: Final = {
-    "websocket": "connections",
-    "store": "the store",
-    "metrics": "metrics",
-    "rooms": "rooms",
-    "auth": "authentication",
+    "websocket": "tuning connections",
+    "store": "tuning the store",
+    "metrics": "tuning metrics",
+    "rooms": "tuning rooms",
+    "auth": "tuning authentication",
 }
+_FIRST: Final = ("host", "port", "store", "metrics_listen", "backend", "uvloop", "tls_cert", "tls_key")
+"""The settings that one needs, in the order of the help."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,17 +32,27 @@ class Parser(argparse.ArgumentParser):
         options["allow_abbrev"] = False
         super().__init__(**options)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises: `CommandFailed` for a word that is no command, with the likeliest one."""
+        if action.choices is None or value in action.choices:
+            return
+        words = tuple(map(str, action.choices))
+        expected = f"{', '.join(words[:-1])} or {words[-1]}"
+        what = f"unknown {str(action.metavar).lower()} {value!r:.100}{suggest(str(value), words)}"
+        raise CommandFailed(f"{what}, expected {expected} (try {self.prog} --help)")
+
     def error(self, message: str) -> NoReturn:
         raise CommandFailed(f"{message} (try {self.prog} --help)")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config`, `--app`, and a flag for each setting, grouped by section."""
+    """Adds `--config`, `--app`, and a flag for each setting: what one needs first, the rest grouped by section."""
     parser.add_argument("--config", metavar="FILE", help="JSON file with settings")
     parser.add_argument("--app", metavar="MODULE:NAME", help="the Server to run; the current folder is importable")
     groups = {section: parser.add_argument_group(_TITLES[section]) for section in SECTIONS}
-    for setting in SETTINGS:
-        group = groups[setting.section]
+    rest = [setting for setting in SETTINGS if setting.field not in _FIRST]
+    for setting in (*map(find, _FIRST), *rest):
+        group = parser if setting.field in _FIRST else groups[setting.section]
         meaning = setting.meaning.replace("`", "").replace("%", "%%")
         if not meaning[1].isupper():  # An abbreviation stays as it is.
             meaning = meaning[0].lower() + meaning[1:]
@@ -95,6 +107,13 @@ def count_of(text: str) -> int:
     """A count on the command line, 0 to 1,000,000."""
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= 1_000_000):
         raise argparse.ArgumentTypeError(f"expected a count from 0 to 1000000, got {show(text)}")
+    return int(text)
+
+
+def offset_of(text: str) -> int:
+    """An offset in a room's log on the command line, 0 to 2**53."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= 1 << 53):
+        raise argparse.ArgumentTypeError(f"expected an offset from 0 to {1 << 53}, got {show(text)}")
     return int(text)
 
 

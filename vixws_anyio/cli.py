@@ -14,7 +14,7 @@ import msgspec
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from ._cli_flags import Parser, add_settings, config_of, count_of, seconds_of, unknown
+from ._cli_flags import Parser, add_settings, config_of, count_of, offset_of, seconds_of, unknown
 from ._cli_messages import print_message
 from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, colour, complain, log_to_stderr, one_line, print_table
 
@@ -24,6 +24,8 @@ BROKEN_PIPE: Final = 141
 """128 + SIGPIPE, as a shell reports a command whose reader went away."""
 INTERRUPTED: Final = 130
 """128 + SIGINT."""
+COMMANDS: Final = ("serve", "config", "tail", "publish", "store")
+"""The commands, with which a line of theirs on stderr begins."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _name(argv: Sequence[str] | None) -> str:
     words = sys.argv[1:] if argv is None else argv
-    return f"vixws {words[0]}" if words and words[0].isalpha() else "vixws"
+    return f"vixws {words[0]}" if words and words[0] in COMMANDS else "vixws"
 
 
 # ---- commands ---------------------------------------------------------------------------------------
@@ -99,7 +101,7 @@ def _config(arguments: argparse.Namespace) -> int:
 def _store_stats(arguments: argparse.Namespace) -> int:
     from vixws_store.inspect import stats
 
-    found = stats(arguments.file)
+    found = stats(_file_of(arguments))
     if arguments.json:
         print(msgspec.json.encode(found).decode())
         return OK
@@ -117,23 +119,43 @@ def _store_stats(arguments: argparse.Namespace) -> int:
 
 
 def _store_history(arguments: argparse.Namespace) -> int:
-    from vixws_store.inspect import history
+    from vixws_store.inspect import history, stats
 
-    for entry in history(arguments.file, arguments.room, arguments.limit, arguments.before):
+    file = _file_of(arguments)
+    entries = history(file, arguments.room, arguments.limit, arguments.before)
+    for entry in entries:
         print_message(entry, arguments.json)
+    if not entries and arguments.room not in (rooms := {found.room for found in stats(file).rooms}):
+        raise CommandFailed(f"{file}: no room {arguments.room!r:.140} among its {len(rooms)} rooms", FAILED)
     return OK
 
 
 def _store_check(arguments: argparse.Namespace) -> int:
     from vixws_store.inspect import check
 
-    found = check(arguments.file)
+    found = check(_file_of(arguments))
     for finding in found.findings:
         place = "" if finding.room is None else f"room {finding.room} offset {finding.off} id {finding.id}: "
         print(one_line(f"{place}{finding.message}"))
     verdict = "sound" if found.sound else f"{len(found.findings)} findings"
     print(f"{found.rows:,} messages: {colour('green' if found.sound else 'red', verdict, sys.stdout)}")
     return OK if found.sound else FAILED
+
+
+def _store_trim(arguments: argparse.Namespace) -> int:
+    from vixws_store.maintain import trim
+
+    count = trim(_file_of(arguments), arguments.room, arguments.upto)
+    print(f"{count:,} messages trimmed")
+    return OK
+
+
+def _file_of(arguments: argparse.Namespace) -> str:
+    """The store's file. Raises: `CommandFailed` where a folder is named."""
+    file: str = arguments.file
+    if os.path.isdir(file):
+        raise CommandFailed(f"{file}: expected the file of a store, got a folder")
+    return file
 
 
 def _tail(arguments: argparse.Namespace) -> int:
@@ -184,9 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_talk(commands.add_parser)
     store = commands.add_parser(
         "store",
-        help="look into a store's file, served or not",
-        description="Looks into a SQLite store's file. Only reads: the file may be served meanwhile.",
-        epilog="Exit status: 0, 1 where check found damage, 2 where the file cannot be read.",
+        help="look into a store's file, served or not; trim one that is not served",
+        description="Looks into a SQLite store's file, which may be served meanwhile; only trim changes it.",
+        epilog="Exit status: 0, 1 where check found damage or history no such room, 2 where the file cannot be used.",
     )
     _add_store_actions(store)
     return parser
@@ -244,6 +266,19 @@ def _add_store_actions(store: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="look for damage: checksums, offsets, ids")
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_store_check)
+
+    trim = actions.add_parser(
+        "trim",
+        help="forget the oldest messages of a room, while no server has the file",
+        description="Forgets the messages of a room up to the offset UPTO, itself included, for good, and their "
+        "idempotency keys. Members that come back from below are told that there is a gap. Prints how many it forgot.",
+        epilog="Exit status: 0, 2 where the file is served or cannot be written, or has no such room. The file keeps "
+        "its size; new messages take the space.",
+    )
+    trim.add_argument("file", metavar="FILE")
+    trim.add_argument("room", metavar="ROOM")
+    trim.add_argument("upto", metavar="UPTO", type=offset_of, help="an offset, as history prints it")
+    trim.set_defaults(run=_store_trim)
 
 
 def _version() -> str:

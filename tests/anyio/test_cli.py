@@ -23,8 +23,10 @@ from websockets.sync.client import connect
 from vixws_anyio._cli_config import as_markdown
 from vixws_anyio._cli_terminal import colour, one_line
 from vixws_anyio.cli import main
+from vixws_anyio.settings import SETTINGS
 
 from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, refused, serving
+from .rig import connect_in_loop
 
 
 @pytest.fixture(autouse=True)
@@ -184,19 +186,18 @@ def test_tls_is_on_with_a_certificate_and_reads_it_again_on_sighup(tmp_path: Pat
     files = write_certificate(authority, tmp_path)
 
     with serving(tmp_path, "--store", "memory://", "--tls-cert", files[0], "--tls-key", files[1]) as served:
-        with connect(served.ready["ws"], ssl=context) as client:
-            first = client.socket.getpeercert(True)  # type: ignore[attr-defined] # a TLS socket, as we asked
+        port = int(served.ready["port"])
+        first = certificate_of(port, context)
+        with connect_in_loop(served.ready["ws"], ssl=context) as client:
             welcome = json.loads(client.recv(PATIENCE_S))
         write_certificate(authority, tmp_path)
         served.process.send_signal(signal.SIGHUP)
         reloaded = served.next_log("SIGHUP")
-        with connect(served.ready["ws"], ssl=context) as client:
-            second = client.socket.getpeercert(True)  # type: ignore[attr-defined] # a TLS socket, as we asked
+        second = certificate_of(port, context)
         (tmp_path / "cert.pem").write_text("no certificate")
         served.process.send_signal(signal.SIGHUP)
         kept = served.next_log("SIGHUP")
-        with connect(served.ready["ws"], ssl=context) as client:
-            third = client.socket.getpeercert(True)  # type: ignore[attr-defined] # a TLS socket, as we asked
+        third = certificate_of(port, context)
         code, _ = served.end()
 
     assert served.ready["ws"].startswith("wss://")
@@ -210,6 +211,15 @@ def test_tls_is_on_with_a_certificate_and_reads_it_again_on_sighup(tmp_path: Pat
 
 def authority_context(authority: trustme.CA) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+
+
+def certificate_of(port: int, context: ssl.SSLContext) -> bytes | None:
+    """The certificate that a server on this port shows."""
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as peer,
+    ):
+        return peer.getpeercert(True)
 
 
 def write_certificate(authority: trustme.CA, folder: Path) -> tuple[str, str]:
@@ -292,8 +302,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["serve", "--backend", "gevent"], 'vixws serve: --backend: expected "asyncio" or "trio", got "gevent"'),
     (["serve", "--store", "chat.db"], "vixws serve: --store: expected a store URL such as sqlite:///chat_messages.db "
      'or memory://, got "chat.db"'),
-    (["serve", "--store", "mysql://x"], "vixws serve: unknown kind of store 'mysql': expected sqlite:///relative.db, "
-     "sqlite:////absolute.db or memory://"),
+    (["serve", "--store", "mysql://x"], "vixws serve: --store: unknown kind of store 'mysql': expected "
+     'sqlite:///relative.db, sqlite:////absolute.db or memory://, got "mysql://x"'),
     (["serve", "--metrics", "9100"], "vixws serve: --metrics: expected HOST:PORT (an IPv6 host in brackets) or "
      '"off", got "9100"'),
     (["serve", "--config", "none.json"], "vixws serve: none.json: expected a readable JSON file: no such file or "
@@ -310,7 +320,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["serve", "--app", "json:loads"], "vixws serve: --app: json:loads: expected a vixws_anyio.Server, got a function"),
     (["config", "--port", "-1"], 'vixws config: --port: expected an integer from 0 to 65535, got "-1"'),
     ([], "vixws: the following arguments are required: COMMAND (try vixws --help)"),
-    (["frobnicate"], "vixws frobnicate: argument COMMAND: invalid choice: 'frobnicate'"),
+    (["frobnicate"], "vixws: unknown command 'frobnicate', expected serve, config, tail, publish or store (try vixws "
+     "--help)"),
+    (["srve"], "vixws: unknown command 'srve' (did you mean serve?), expected serve, config, tail, publish or store"),
+    (["store", "chek"], "vixws store: unknown action 'chek' (did you mean check?), expected stats, history, check or "
+     "trim (try vixws store --help)"),
 ]  # fmt: skip
 
 
@@ -354,6 +368,46 @@ def test_an_application_that_fails_to_import_is_told_with_the_place(
     assert (code, err.count("\n")) == (2, 1)
     assert "importing broken_application failed: ModuleNotFoundError: No module named 'no_such_module_at_all'" in err
     assert err.endswith(f"({tmp_path}/broken_application.py:2)\n")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_application_with_a_syntax_error_is_told_with_the_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unreadable_application.py").write_text("a = 1\n\nb = = 2\n")
+
+    code = main(["serve", "--app", "unreadable_application:server"])
+
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+    assert "importing unreadable_application failed: SyntaxError: invalid syntax" in err
+    assert err.endswith(f" ({tmp_path}/unreadable_application.py:3)\n")
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("mysql://me:secret@db/x", "unknown kind of store 'mysql': expected sqlite:///relative.db, "),
+        ("sqlite://x.db", "expected sqlite:///relative.db, sqlite:////absolute.db or memory://, got 'sqlite://x.db'"),
+    ],
+)
+def test_a_wrong_store_is_told_with_the_place_that_names_it(
+    url: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"store": {"url": url}}))
+
+    from_file = (main(["serve", "--config", "config.json"]), capsys.readouterr().err)
+    monkeypatch.setenv("VIXWS_STORE", url)
+    from_environment = (main(["serve"]), capsys.readouterr().err)
+
+    assert from_file[0] == from_environment[0] == 2
+    assert from_file[1].startswith(f"vixws serve: config.json: store.url: {line}")
+    assert from_environment[1].startswith(f"vixws serve: environment: VIXWS_STORE: {line}")
+    assert "got " in from_file[1]
+    assert "secret" not in from_file[1] + from_environment[1]
 
 
 # ---- the configuration shown ------------------------------------------------------------------------
@@ -404,10 +458,26 @@ def test_a_reader_that_went_away_is_no_error_of_ours() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_flag_and_begins_with_those_that_one_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--help"]) == 0
 
     text = capsys.readouterr().out
+    first, *rest = text[text.index("\noptions:") :].split("\ntuning ")
+    assert re.findall(r"^  (?:-h, )?(--[\w-]+)", first, re.MULTILINE) == [
+        "--help",
+        "--config",
+        "--app",
+        "--host",
+        "--port",
+        "--store",
+        "--metrics",
+        "--backend",
+        "--uvloop",
+        "--tls-cert",
+        "--tls-key",
+    ]
+    assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms"]
+    assert all(re.search(rf"^  {setting.flag}\b", text, re.MULTILINE) for setting in SETTINGS)
     assert "--max-message-size BYTES" in text
     assert "(default 65536)" in text
 
