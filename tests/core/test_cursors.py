@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vixws_core import HubConfig
-from vixws_core.effects import Broadcast, ReadStore, SendBytes, StoreAppend
+from vixws_core.effects import Broadcast, FindPosition, ReadStore, SendBytes, StoreAppend
 from vixws_core.inputs import (
     BytesFlushed,
     Join,
@@ -201,14 +201,18 @@ def test_live_is_told_once_at_the_announced_head_though_more_follows() -> None:
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", 1, 2, 3, 4, 5, 6, "$live", 7, 8]
 
 
-def test_short_catch_up_from_the_tail_asks_the_store_nothing() -> None:
+def test_short_catch_up_from_the_tail_asks_the_store_for_the_position_alone() -> None:
     harness = Harness()
     harness.client("africa")
     publish(harness, 5)
     late = harness.client()
     harness.store_held = True
-    messages = late.join("africa", since={"ep": EPOCH, "off": 2})
+    late.send({"type": "$join", "ref": "j", "room": "africa", "payload": {"since": {"ep": EPOCH, "off": 2}}})
+    (ask,) = harness.asks
+    harness.deliver()
+    messages = late.messages()
 
+    assert isinstance(ask, FindPosition)
     assert harness.asks == []
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", 3, 4, 5, "$live"]
 

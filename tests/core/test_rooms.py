@@ -131,6 +131,17 @@ def test_nothing_missed_is_recovered_with_nothing_sent() -> None:
     assert [message["type"] for message in messages] == ["$joined", "$live"]
 
 
+def test_place_below_a_floor_that_moved_under_a_known_room_is_not_recovered() -> None:
+    harness = Harness()
+    harness.client("africa")
+    for _ in range(6):
+        harness.put(Publish("africa", "chat", b"{}"))
+    harness.log.trim("africa", 4)
+    joined = joined_of(harness.client().join("africa", since={"ep": EPOCH, "off": 2}))
+
+    assert (joined["recovered"], joined["reason"], joined["floor"]) == (False, "trimmed", 4)
+
+
 def test_place_in_the_tail_below_a_known_floor_is_asked_of_the_log() -> None:
     harness = Harness()
     harness.client("africa")
