@@ -266,7 +266,7 @@ class LogExecutor:
 
     __slots__ = ("log", "post", "wall")
 
-    asks = STORE_ASKS
+    sees_only = STORE_ASKS
 
     def __init__(self, log: PureLog, post: Callable[..., None], wall: Callable[[], str]) -> None:
         self.log = log

@@ -19,7 +19,7 @@ __all__ = ["Consumer", "MessageStore", "Outbox", "OutboxEntry", "Post"]
 class Consumer(Protocol):
     """Sees every step that passes the door, in order. Must not raise or wait; inputs that it puts wait in line.
 
-    One that has an attribute `asks`, a collection of types of effects, sees only the steps with one of those.
+    One that has an attribute `sees_only`, a collection of types of effects, sees only the steps with one of those.
     """
 
     def see(self, now: float, input: Input, effects: list[Effect], /) -> None:

@@ -31,7 +31,7 @@ class Pump:
     """Drives one door. Belongs to one thread; nothing re-enters the door.
 
     `clock` returns monotonic seconds. After each step every consumer sees it, in the order given; one that has
-    `asks`, types of effects, sees only the steps with an effect of one of them. `calls` maps types of effects to
+    `sees_only`, types of effects, sees only the steps with an effect of one of them. `calls` maps types of effects to
     application callbacks: they are called when no input is left, one after another, and what they `do` runs at once,
     inside the call, so that its outcome is visible and its exceptions surface there. Inputs that consumers or
     callbacks `put` wait in line.
@@ -61,13 +61,13 @@ class Pump:
         size = 1
         chosen: list[tuple[int, _See]] = []
         for consumer in consumers:
-            asks: Collection[type[Any]] | None = getattr(consumer, "asks", None)
-            if asks is None:
+            kinds: Collection[type[Any]] | None = getattr(consumer, "sees_only", None)
+            if kinds is None:
                 chosen.append((0, consumer.see))
                 continue
             chosen.append((size, consumer.see))
             size *= 2
-            for kind in asks:
+            for kind in kinds:
                 self._marks[kind] = self._marks.get(kind, 0) | size
         return tuple(tuple(see for bit, see in chosen if not bit or bit & bits) for bits in range(size))
 

@@ -193,7 +193,7 @@ class _Asks:
 
     __slots__ = ("_running",)
 
-    asks = STORE_ASKS
+    sees_only = STORE_ASKS
 
     def __init__(self, running: Callable[[], Worker]) -> None:
         self._running = running

@@ -169,9 +169,9 @@ def test_do_that_causes_nothing_more_just_returns() -> None:
 
 
 class Chooser(Recorder):
-    def __init__(self, *asks: type) -> None:
+    def __init__(self, *kinds: type) -> None:
         super().__init__()
-        self.asks = frozenset(asks)
+        self.sees_only = frozenset(kinds)
 
 
 def test_a_consumer_that_asks_for_effects_sees_the_steps_that_have_one() -> None:
