@@ -103,6 +103,8 @@ def decode(text: str, depth_max: int = 64) -> Envelope:
     except msgspec.ValidationError as exc:
         raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
     except (msgspec.DecodeError, UnicodeError) as exc:
+        if "\\ud" in text.lower() and "truncated" in str(exc):  # So msgspec words a surrogate without its other half.
+            raise BadMessage("bad_json", "expected no lone surrogates in strings") from None
         raise BadMessage("bad_json", f"expected a JSON object: {exc}") from None
     except RecursionError:
         raise BadMessage("too_deep", f"nesting must be at most {depth_max} deep") from None

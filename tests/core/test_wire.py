@@ -340,3 +340,8 @@ def test_envelope_without_payload_has_an_empty_one() -> None:
     assert isinstance(envelope, Envelope)
     assert bytes(envelope.payload) == b"{}"
     assert envelope.kind == "event"
+
+
+def test_row_16_lone_surrogate_is_named() -> None:
+    with pytest.raises(BadMessage, match="lone surrogate"):
+        wire.decode('{"type":"a","payload":{"a":"\\ud800"}}')
