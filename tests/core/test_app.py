@@ -137,6 +137,28 @@ def test_a_bad_payload_goes_to_on_bad_payload_and_its_ref_is_answered_once(route
     assert [entry[0] for entry in seen if isinstance(entry, tuple)] == ["move", "move"]
 
 
+class Wordy:
+    """A type of payloads that none fits, with much to say about it."""
+
+    @classmethod
+    def model_validate_json(cls, data: bytes) -> object:
+        raise ValueError("much\n ado " * 100)
+
+
+def test_what_is_told_of_a_bad_payload_is_one_line_of_300_characters(router: Router) -> None:
+    details: list[str] = []
+
+    def note(session: Session, payload: Wordy) -> None:
+        raise AssertionError("a bad payload was handed in")
+
+    router.on("note")(note)
+    router.on_bad_payload(lambda session, type, detail: details.append(detail))
+    peer, _ = opened(AppRig(router))
+    peer.send(typed("note", {}))
+
+    assert details == [("much ado " * 100)[:300]]
+
+
 def test_each_route_has_handlers_and_subprotocols_of_its_own() -> None:
     first, second = Router(), Router()
     seen: list[object] = []
