@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import sys
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 
 from vixws_core.client import ClientState, RoomGap, RoomJoined, RoomLeft, RoomLive, RoomReset
+from vixws_core.client_link import envelope
+from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 
 from ._cli_messages import print_message
@@ -30,6 +33,8 @@ WINDOW: Final = 256
 """Publishes of stdin without an answer, at most: as many as one commit of the store takes."""
 WINDOW_BYTES: Final = 2_097_152
 """The same in bytes; one message may pass it."""
+WHY: Final = "why"
+"""The `ref` of a publish that is sent only to hear why it has no answer."""
 LINE_BYTES_MAX: Final = 67_108_864
 """Longest line of stdin; no server takes larger messages."""
 
@@ -96,16 +101,23 @@ def publish(arguments: Namespace) -> int:
     """Publishes one payload, or with `-` one from each line of stdin; waits for every answer."""
     client = Client(arguments.url, cafile=arguments.ca)
     if arguments.payload == "-":
-        sender = _Lines(client, arguments.room, arguments.type, arguments.timeout)
-        _run(partial(sender.run, arguments.url))
-        return FAILED if sender.failed else OK
+        lines = _Lines(client, arguments)
+        _run(partial(lines.run, arguments.url))
+        return FAILED if lines.failed else OK
     payload = read_payload(arguments.payload.encode("utf-8", "surrogateescape"))
+    results: list[Published | Exception] = []
+    sender = _Sender(client, arguments, lambda _, result: results.append(result))
 
     async def run() -> None:
-        async with _open(client, arguments.url):
-            with _patience(arguments.timeout):
-                stored = await client.publish(arguments.room, arguments.type, payload)
-        print(f"{stored.ep}:{stored.off} {stored.id}" if stored.off else "not stored")
+        async with _open(client, arguments.url), anyio.create_task_group() as tasks:
+            tasks.start_soon(sender.watch)
+            await sender.publish(tasks, 1, payload)
+            await sender.wait_answers()
+            tasks.cancel_scope.cancel()
+        (result,) = results
+        if isinstance(result, Exception):
+            raise result
+        print(f"{result.ep}:{result.off} {result.id}" if result.off else "not stored")
 
     _run(run)
     return OK
@@ -122,19 +134,138 @@ def read_payload(data: bytes) -> bytes:
     return data
 
 
-class _Lines:
-    """Publishes the lines of stdin, in order, a bounded number of them in flight."""
+class _Waiting:
+    """A publish without an answer so far, which is a failure at the time `due`."""
 
-    def __init__(self, client: Client, room: str, type: str, timeout_s: float) -> None:
+    __slots__ = ("asked", "due", "mid", "number", "payload")
+
+    def __init__(self, number: int, payload: bytes, due: float) -> None:
+        self.number = number
+        self.payload = payload
+        self.due = due
+        self.mid = secrets.token_hex(16)
+        self.asked = False
+        """Whether the server was asked why."""
+
+
+class _Sender:
+    """Publishes payloads, in order, a bounded number of them without an answer.
+
+    One that has no answer in time counts as failed, but the client repeats it all the same, so its place is not
+    free before there is one. What the server says meanwhile the client keeps to itself: therefore the oldest is
+    sent once more in a quarter of that time, beside the client's own repeats. Its key makes that harmless
+    (PROTOCOL §4).
+    `settled` is told the number of each with its place in the log, or why it has none.
+    """
+
+    def __init__(
+        self, client: Client, arguments: Namespace, settled: Callable[[int, Published | Exception], None]
+    ) -> None:
         self._client = client
-        self._room = room
-        self._type = type
-        self._timeout_s = timeout_s
+        self._room: str = arguments.room
+        self._type: str = arguments.type
+        self._timeout_s: float = arguments.timeout
+        self._settled = settled
+        self._waiting: dict[int, _Waiting] = {}
+        self._late = 0
         self._flying = 0
         self._flying_bytes = 0
-        self._landed = anyio.Event()
+        self._news = anyio.Event()
+
+    @property
+    def late(self) -> bool:
+        """Whether something had no answer in time."""
+        return self._late > 0
+
+    @property
+    def why(self) -> str:
+        """What the server said last, in brackets; nothing where it was not heard."""
+        told = self._client.refused
+        return f" (the server said last: {told.code}: {told.message})" if told is not None and told.ref == WHY else ""
+
+    async def wait_room(self, size: int) -> bool:
+        """Waits until one more of so many bytes may be sent; False where there was no room in time."""
+        with anyio.move_on_after(self._timeout_s):
+            while self._flying and (self._flying >= WINDOW or self._flying_bytes + size > WINDOW_BYTES):
+                await self._change()
+            return True
+        return False
+
+    async def wait_answers(self) -> None:
+        """Waits until everything is answered or late."""
+        while self._waiting:
+            await self._change()
+
+    async def _change(self) -> None:
+        await self._news.wait()
+
+    def _changed(self) -> None:
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    async def publish(self, tasks: TaskGroup, number: int, payload: bytes) -> None:
+        """Publishes one; a task waits for its answer, be it late."""
+        self._flying += 1
+        self._flying_bytes += len(payload)
+        one = self._waiting[number] = _Waiting(number, payload, anyio.current_time() + self._timeout_s)
+        self._changed()
+        tasks.start_soon(self._publish, one)
+        await anyio.lowlevel.checkpoint()  # It begins before the next one does: order is kept.
+
+    async def _publish(self, one: _Waiting) -> None:
+        try:
+            stored = await self._client.publish(self._room, self._type, one.payload, mid=one.mid)
+        except (ClientError, ClientEnded, LocalError) as exc:
+            if self._waiting.pop(one.number, None) is not None:
+                self._settled(one.number, exc)
+        else:
+            if self._waiting.pop(one.number, None) is not None:
+                self._settled(one.number, stored)
+        finally:
+            self._flying -= 1
+            self._flying_bytes -= len(one.payload)
+            self._changed()
+
+    async def watch(self) -> None:
+        """Tells what is late, for ever."""
+        while True:
+            one = next(iter(self._waiting.values()), None)
+            if one is None:
+                await self._change()
+                continue
+            now = anyio.current_time()
+            asking = one.due - self._timeout_s * 0.75
+            if now >= one.due:
+                del self._waiting[one.number]
+                self._late += 1
+                words = f"no answer within {self._timeout_s:g} s: it may or may not be stored{self.why}"
+                self._settled(one.number, CommandFailed(words, FAILED))
+                self._changed()
+            elif now < asking:
+                await anyio.sleep(asking - now)
+            else:
+                if not (one.asked or self.late):  # After a late one, this is not the client's oldest.
+                    one.asked = True
+                    with anyio.move_on_after(one.due - now):
+                        await self._ask_why(one)
+                await anyio.sleep(max(0.0, one.due - anyio.current_time()))
+
+    async def _ask_why(self, one: _Waiting) -> None:
+        text = envelope(self._type, one.payload, ref=WHY, room=self._room, mid=one.mid)
+        with suppress(ClientEnded, LocalError):  # No connection: then the log says why there is no answer.
+            await self._client.send_text(text.decode())
+
+
+class _Lines:
+    """Publishes the lines of stdin."""
+
+    def __init__(self, client: Client, arguments: Namespace) -> None:
+        self._client = client
+        self._timeout_s: float = arguments.timeout
+        self._sender = _Sender(client, arguments, self._settled)
         self.stored = 0
         self.failed = 0
+        self._unread = ""
         self._progress = Progress(sys.stdin.buffer, sys.stderr)
 
     async def run(self, url: str) -> None:
@@ -142,54 +273,58 @@ class _Lines:
         async with _open(self._client, url):
             try:
                 async with anyio.create_task_group() as tasks:
-                    number = 0
-                    async for line in read_lines():
-                        number += 1
-                        self._progress.read(len(line))
-                        if not line.strip():
-                            continue
-                        try:
-                            payload = read_payload(line.strip())
-                        except CommandFailed as exc:
-                            self._fail(number, exc)
-                            continue
-                        await self._wait_room(len(line))
-                        tasks.start_soon(self._publish, number, payload, len(line))
-                        await anyio.lowlevel.checkpoint()  # It begins before the next one does: order is kept.
+                    tasks.start_soon(self._sender.watch)
+                    await self._publish_all(tasks)
+                    await self._sender.wait_answers()
+                    tasks.cancel_scope.cancel()
             finally:
                 self._progress.clear()
-        print(f"{self.stored:,} stored, {self.failed:,} failed", file=sys.stderr)
+        why = self._sender.why if self._sender.late else ""
+        print(f"{self._summary}{self._unread}{why}", file=sys.stderr)
 
-    async def _wait_room(self, size: int) -> None:
-        while self._flying and (self._flying >= WINDOW or self._flying_bytes + size > WINDOW_BYTES):
-            self._landed = anyio.Event()
-            await self._landed.wait()
-        self._flying += 1
-        self._flying_bytes += size
+    async def _publish_all(self, tasks: TaskGroup) -> None:
+        number = 0
+        async for line in read_lines():
+            number += 1
+            self._progress.read(len(line))
+            if not (text := line.strip()):
+                continue
+            try:
+                payload = read_payload(text)
+            except CommandFailed as exc:
+                self._settled(number, exc)
+                continue
+            if not await self._sender.wait_room(len(payload)):
+                self._unread = f"; gave up before line {number}: nothing was answered for {self._timeout_s:g} s"
+                self.failed = max(1, self.failed)
+                return
+            await self._sender.publish(tasks, number, payload)
 
-    async def _publish(self, number: int, payload: bytes, size: int) -> None:
-        try:
-            with _patience(self._timeout_s):
-                await self._client.publish(self._room, self._type, payload)
+    @property
+    def _summary(self) -> str:
+        return f"{self.stored:,} stored, {self.failed:,} failed"
+
+    def _settled(self, number: int, result: Published | Exception) -> None:
+        if isinstance(result, Exception):
+            self.failed += 1
+            self._progress.clear()
+            complain("vixws publish", f"line {number}: {result}")
+        else:
             self.stored += 1
-        except (ClientError, ClientEnded, CommandFailed, LocalError) as exc:
-            self._fail(number, exc)
-        finally:
-            self._flying -= 1
-            self._flying_bytes -= size
-            self._landed.set()
-            self._progress.show(f"{self.stored:,} stored, {self.failed:,} failed")
-
-    def _fail(self, number: int, exc: Exception) -> None:
-        self.failed += 1
-        self._progress.clear()
-        complain("vixws publish", f"line {number}: {exc}")
+        self._progress.show(self._summary)
 
 
 async def read_lines() -> AsyncGenerator[bytes, None]:
     """The lines of stdin as they come, the last one with or without its end. Raises: `CommandFailed`."""
     rest = b""
-    while data := await anyio.to_thread.run_sync(os.read, sys.stdin.fileno(), 65_536, abandon_on_cancel=True):
+    number = sys.stdin.fileno()
+    while True:
+        try:  # Not in a thread, which Python would wait for after Ctrl-C.
+            await anyio.wait_readable(number)
+        except PermissionError:  # A file, which no loop can wait for: it has its bytes at once.
+            await anyio.lowlevel.checkpoint()
+        if not (data := os.read(number, 65_536)):
+            break
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             yield line + b"\n"
@@ -200,16 +335,6 @@ async def read_lines() -> AsyncGenerator[bytes, None]:
 
 
 # ---- both -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _patience(timeout_s: float) -> Generator[None]:
-    """Bounds the wait for an answer. Raises: `CommandFailed` at its end."""
-    try:
-        with anyio.fail_after(timeout_s):
-            yield
-    except TimeoutError:
-        raise CommandFailed(f"no answer within {timeout_s:g} s: it may or may not be stored", FAILED) from None
 
 
 @asynccontextmanager

@@ -233,15 +233,19 @@ def _add_talk(add: Callable[..., argparse.ArgumentParser]) -> None:
     publish = add(
         "publish",
         help="publish a message, or each line of stdin",
-        description="Publishes into a room, and waits until it is stored. Prints the position EP:OFF and the id.",
-        epilog="Exit status: 0 where all are stored, 1 where one is not, 2 where it could not start.",
+        description="Publishes into a room, over reconnects, and waits until it is stored. Prints the position EP:OFF "
+        "and the id; 'not stored' for a room that is not kept. Lines of stdin give a line on stderr for each that "
+        "failed, and a summary there at the end; what comes after 256 lines without an answer waits, and where none "
+        "of them is answered in time, is not read any more.",
+        epilog="Exit status: 0 where all are published, 1 where one is not or the server cannot be reached, 2 for a "
+        "mistake in the words.",
     )
     publish.add_argument("url", metavar="URL", help="ws://... or wss://... of a server")
     publish.add_argument("room", metavar="ROOM")
     publish.add_argument("type", metavar="TYPE", help="the messages' type, such as chat.message")
     publish.add_argument("payload", metavar="JSON|-", help="the payload, an object; -: one from each line of stdin")
     publish.add_argument(
-        "--timeout", type=seconds_of, default=30.0, metavar="SECONDS", help="for an answer (default 30)"
+        "--timeout", type=seconds_of, default=30.0, metavar="SECONDS", help="for each answer (default 30)"
     )
     publish.add_argument("--ca", metavar="FILE", help="PEM file of the authority to trust for wss://")
     publish.set_defaults(run=_publish)

@@ -29,6 +29,7 @@ from vixws_core.client import (
     RequestSettled,
     RoomJoined,
     RoomLeft,
+    ServerRefused,
 )
 from vixws_core.effects import Published
 from vixws_core.errors import LocalError
@@ -244,6 +245,11 @@ class Client:
     def close_reason(self) -> str:
         """Why the last connection ended."""
         return self._run.close_reason
+
+    @property
+    def refused(self) -> ServerRefused | None:
+        """The newest `$err` to what `send`, `send_text` or `send_binary` sent; None: there was none."""
+        return self._run.refused
 
     # ---- messages -------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class ClientRun:
         self.welcome: ClientOpened | None = None
         self.close_code = 0
         self.close_reason = ""
+        self.refused: ServerRefused | None = None
         self.ended: ClientEnded | None = None
         """Set once the client has stopped for good."""
         self.over = anyio.Event()
@@ -207,6 +208,6 @@ class ClientRun:
             waiter.set(told)
         self.dispatcher.put(told)
 
-    @staticmethod
-    def _told_refused(told: ServerRefused) -> None:
+    def _told_refused(self, told: ServerRefused) -> None:
+        self.refused = told
         log.warning("the server refused a message: %s: %s", clean(told.code), clean(told.message))

@@ -94,6 +94,71 @@ def test_a_line_that_is_no_object_is_told_and_the_others_are_stored(served: Serv
     assert told[3].startswith("vixws publish: line 5: too_large: ")
 
 
+FULL = """
+import os
+
+from vixws_anyio import Server
+from vixws_core.chat import build
+from vixws_store import SqliteMessageStore
+
+server = Server(store=SqliteMessageStore("small.db", pages_max=int(os.environ["PAGES"])))
+build(server)
+"""
+WHY = r" \(the server said last: store_full: .*database or disk is full\)"
+
+
+@contextlib.contextmanager
+def serving_little(folder: Path, pages: int) -> Generator[str]:
+    """The URL of a server whose store takes so many pages of 4 KiB."""
+    (folder / "small.py").write_text(FULL)
+    with serving(folder, "--app", "small:server", environ={"PAGES": str(pages)}) as served:
+        yield served.ready["ws"]
+
+
+def summary_of(done: subprocess.CompletedProcess[str], timeout: str) -> tuple[int, int, int, str]:
+    """Lines stored, failed, and the first that was not read; and what follows that."""
+    words = rf"([\d,]+) stored, (\d+) failed; gave up before line (\d+): nothing was answered for {timeout} s(.*)"
+    found = re.fullmatch(words, done.stderr.splitlines()[-1])
+    assert found is not None, done.stderr[-1_000:]
+    return int(found[1]), int(found[2]), int(found[3]), found[4]
+
+
+def test_lines_wait_for_room_where_others_have_no_answer(tmp_path: Path) -> None:
+    lines = "".join(f'{{"n": {number}, "text": "{"x" * 1_000}"}}\n' for number in range(3_000))
+
+    with serving_little(tmp_path, 64) as url:
+        done = run("publish", url, "africa", "tick", "-", "--timeout", "1", stdin=lines)
+
+    stored, failed, unread, _ = summary_of(done, "1")
+    assert (done.returncode, failed, unread) == (1, 256, stored + 257)
+    assert "have no answer, at most" not in done.stderr
+
+
+def test_lines_that_a_full_store_refuses_are_told_with_the_reason(tmp_path: Path) -> None:
+    lines = f'{{"text": "{"x" * 64_000}"}}\n' * 100
+
+    with serving_little(tmp_path, 20) as url:
+        done = run("publish", url, "africa", "tick", "-", "--timeout", "3", stdin=lines)
+
+    stored, failed, unread, why = summary_of(done, "3")
+    failures = [line for line in done.stderr.splitlines()[:-1] if " WARNING " not in line]
+    late = "no answer within 3 s: it may or may not be stored"
+    assert (done.returncode, stored, failed) == (1, 0, unread - 1)
+    assert re.fullmatch(WHY, why)
+    assert len(failures) == failed < 64
+    for number, line in enumerate(failures, 1):
+        assert re.fullmatch(f"vixws publish: line {number}: {late}{WHY}", line)
+
+
+def test_a_publish_that_gets_no_answer_tells_what_the_server_said(tmp_path: Path) -> None:
+    with serving_little(tmp_path, 20) as url:
+        done = run("publish", url, "africa", "tick", f'{{"text": "{"x" * 64_000}"}}', "--timeout", "3")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    late = "vixws publish: no answer within 3 s: it may or may not be stored"
+    assert re.fullmatch(late + WHY, done.stderr.splitlines()[-1])
+
+
 def test_a_tail_goes_on_from_a_position(served: Served) -> None:
     url = served.ready["ws"]
     run("publish", url, "africa", "tick", "-", stdin='{"n":1}\n{"n":2}\n{"n":3}\n')
@@ -147,7 +212,7 @@ def test_a_publish_of_stdin_can_be_interrupted_while_it_waits_for_a_line(served:
     with process:
         process.stdin.write(b"{}\n{\n")
         process.stdin.flush()
-        told = process.stderr.readline()  # By then it waits for the third.
+        told = process.stderr.readline()  # By then it waits for the third, or is about to.
         process.send_signal(signal.SIGINT)
         code = process.wait(PATIENCE_S)
 
@@ -180,6 +245,14 @@ def test_a_server_that_is_not_there_is_told_at_once() -> None:
 
         assert done.stderr.startswith(f"vixws {words[0]}: cannot reach ws://127.0.0.1:{port}/: ")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_the_help_of_publish_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", "--help"]) == 0
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a summary there at the end" in text
+    assert "1 where one is not or the server cannot be reached, 2 for a mistake in the words" in text
 
 
 def test_tls_works_with_an_authority_of_ones_own(tmp_path: Path) -> None:

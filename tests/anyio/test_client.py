@@ -524,10 +524,14 @@ async def test_errors_for_plain_sends_are_logged(caplog: pytest.LogCaptureFixtur
         client = Client(url)
         client.on("echoed")(lambda client, payload: answered.set())
         async with client:
+            before = client.refused
             await client.send_text("no json")
             await client.send("echo", {})
             await answered.wait()
 
+    assert before is None
+    assert client.refused is not None
+    assert (client.refused.code, client.refused.ref) == ("bad_json", None)
     assert "the server refused a message: bad_json" in caplog.text
 
 
