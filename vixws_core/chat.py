@@ -25,6 +25,7 @@ from .errors import Refused
 from .inputs import Since
 from .message import StoredMessage
 from .router import Router
+from .wire import store_error
 
 __all__ = ["HistoryPayload", "JoinPayload", "LeavePayload", "MessagePayload", "TypingPayload", "build"]
 
@@ -137,7 +138,7 @@ def message(session: Session, payload: MessagePayload, message: AppMessage) -> N
 
     def done(outcome: Published | PublishFailed) -> None:
         if isinstance(outcome, PublishFailed) and message.ref is None:
-            _error(session, message.type, f"{outcome.message or outcome.code}")
+            _error(session, message.type, store_error(outcome.code, outcome.message) or outcome.code)
 
     session.app.broadcast_room_json(
         payload.room,
@@ -165,7 +166,7 @@ def history(session: Session, payload: HistoryPayload, message: AppMessage) -> N
 
     def done(listed: HistoryListed) -> None:
         if listed.code:
-            text = listed.message or listed.code
+            text = store_error(listed.code, listed.message) or listed.code
             if message.ref is None:
                 _error(session, message.type, text)
             else:

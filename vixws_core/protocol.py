@@ -333,13 +333,14 @@ class Protocol:
 
     def failed(self, input: StoreFailed) -> None:
         """Tells whoever asked that the store could not."""
+        told = wire.store_error(input.code, input.message)
         append = self.appends.pop(input.request, None)
         if append is not None:
             if append.conn is not None and (conn := self._state.conns.get(append.conn)) is not None:
                 self._settle(conn)
                 # A client's publish is never lost in silence; the application that asked is told below.
                 if append.ref is not None or append.request is None:
-                    text = wire.error(input.code, input.message, append.ref, append.room, input.retry)
+                    text = wire.error(input.code, told, append.ref, append.room, input.retry)
                     self.sessions.answer(conn, text)
                 self._drain(conn)
             if append.request is not None:
@@ -349,7 +350,7 @@ class Protocol:
         elif (question := self._questions.pop(input.request, None)) is not None:
             asker = self._asker(question)
             if asker is not None:
-                text = wire.error(input.code, input.message, question.ref, question.room, input.retry)
+                text = wire.error(input.code, told, question.ref, question.room, input.retry)
                 self.sessions.answer(asker, text)
                 self._drain(asker)
         elif (request := self._take_list(input.request)) is not None:

@@ -211,7 +211,7 @@ class Rooms:
             return False
         if self._cursors.is_current(asked):
             if asked.ref is not None:
-                self._refuse(asked, code, message)
+                self._refuse(asked, code, wire.store_error(code, message))
                 self.leave(asked.conn, asked.room.name)
             else:
                 self._cursors.retry_later(asked.conn)

@@ -29,11 +29,18 @@ __all__ = [
     "find_ref",
     "quote",
     "room_message",
+    "store_error",
     "stored_message",
 ]
 
 RETRY_CODES: Final = frozenset(("rate_limited", "store_unavailable", "store_full", "internal"))
 """Error codes after which the same message may be sent again."""
+
+_STORE_ERRORS: Final = {
+    "store_unavailable": "the store is not available",
+    "store_full": "the store is full",
+    "internal": "the store failed",
+}
 
 _ENVELOPE_KEYS: Final = ("type", "payload", "room", "ref", "mid", "kind")
 _EMPTY: Final = msgspec.Raw(b"{}")
@@ -214,6 +221,11 @@ def error(code: str, message: str, ref: str | None = None, room: str | None = No
     """An `$err`. `retry` follows from the code unless given."""
     again = code in RETRY_CODES if retry is None else retry
     return answer("$err", ref, room, {"code": code, "retry": again, "msg": message[:300]})
+
+
+def store_error(code: str, message: str) -> str:
+    """What a client is told of a store's failure: the log has the rest, with the server's own paths."""
+    return _STORE_ERRORS.get(code, message)
 
 
 def stored_message(row: StoredMessage) -> bytes:

@@ -263,7 +263,7 @@ def test_a_store_that_fails_is_told_to_the_sender_and_the_room_goes_on() -> None
 
     assert [(m["type"], m.get("ref")) for m in told] == [("$err", "2"), ("chat.error", None)]
     assert told[0]["payload"]["retry"] is True
-    assert told[1]["payload"] == {"message": "the disk is gone", "for": "chat.message"}
+    assert told[1]["payload"] == {"message": "the store is not available", "for": "chat.message"}
     assert [message["off"] for message in after] == [1]
     assert [message["payload"]["text"] for message in other.messages()] == ["three"]
 

@@ -385,7 +385,7 @@ def test_position_tells_where_the_log_stands() -> None:
 
 
 @pytest.mark.parametrize("type", ["$history", "$position"])
-def test_question_that_the_store_cannot_answer_is_refused_with_its_words(type: str) -> None:
+def test_question_that_the_store_cannot_answer_is_refused_without_the_servers_paths(type: str) -> None:
     harness = Harness()
     harness.store_held = True
     peer = harness.client()
@@ -398,7 +398,7 @@ def test_question_that_the_store_cannot_answer_is_refused_with_its_words(type: s
             "type": "$err",
             "ref": "q",
             "room": "africa",
-            "payload": {"code": "store_unavailable", "retry": True, "msg": "no disk"},
+            "payload": {"code": "store_unavailable", "retry": True, "msg": "the store is not available"},
         }
     ]
 
@@ -535,14 +535,14 @@ def test_failed_append_is_told_to_the_publisher_and_nobody_else() -> None:
     harness.store_held = True
     peer.publish("africa", ref="9")
     (ask,) = harness.asks
-    harness.put(StoreFailed(ask.request, "store_full", "the disk is full", True))
+    harness.put(StoreFailed(ask.request, "store_full", "/srv/chat.db: disk is full", True))
 
     assert peer.messages() == [
         {
             "type": "$err",
             "ref": "9",
             "room": "africa",
-            "payload": {"code": "store_full", "retry": True, "msg": "the disk is full"},
+            "payload": {"code": "store_full", "retry": True, "msg": "the store is full"},
         }
     ]
     assert reader.messages() == []

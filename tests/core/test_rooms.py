@@ -294,7 +294,7 @@ def test_failed_join_is_answered_once_and_over() -> None:
         "type": "$err",
         "ref": "7",
         "room": "africa",
-        "payload": {"code": "store_unavailable", "retry": True, "msg": "no disk"},
+        "payload": {"code": "store_unavailable", "retry": True, "msg": "the store is not available"},
     }
     assert harness.hub.members("africa") == ()
     assert harness.hub.rooms() == []
