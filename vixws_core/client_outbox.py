@@ -185,7 +185,8 @@ class ClientOutbox:
             return True
         item.in_flight = False
         self._held += 1
-        self._retries += 1
+        if self.retry_at == FAR:  # Each of many that were refused together is the same one failure.
+            self._retries += 1
         config = self._config
         delay = self._link.backoff(self._retries - 1, config.backoff_min_s, config.backoff_max_s)
         if error.after_ms is not None:

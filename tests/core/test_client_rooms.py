@@ -520,6 +520,18 @@ def test_the_pause_after_errors_grows_and_an_ack_ends_it() -> None:
     assert deadline - rig.now <= 0.5
 
 
+def test_many_publishes_refused_together_count_as_one_failure() -> None:
+    rig = Rig(config=ClientConfig(ping_interval_s=0))
+    rig.open()
+    for number in range(1, 101):
+        rig.put(ClientPublish(number, "r", "t"))
+    rig.say(*(error(f"~p{number}", "store_full", retry=True) for number in range(1, 101)))
+    deadline = rig.machine.next_deadline()
+
+    assert deadline is not None
+    assert deadline - rig.now <= 0.5
+
+
 def test_a_publish_answered_internal_five_times_has_failed_unless_others_succeed() -> None:
     rig = Rig(config=ClientConfig(ping_interval_s=0))
     rig.open()
