@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from ._cli_terminal import CommandFailed
@@ -23,6 +25,10 @@ _TITLES: Final = {
 }
 _FIRST: Final = ("host", "port", "store", "metrics_listen", "backend", "uvloop", "tls_cert", "tls_key")
 """The settings that one needs, in the order of the help."""
+
+
+SERVED_MESSAGES_PER_S: Final = 1_000.0
+"""The rate of messages that `vixws serve` begins with; a server of a program's own begins without one."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +98,12 @@ def config_of(arguments: argparse.Namespace, base: Config | None) -> Config:
     """The configuration that parsed flags, the file they name and the environment make. Raises: `ConfigError`."""
     given = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
     flags = {field: value for field, value in given.items() if value is not None}
-    return Config.load(arguments.config, os.environ, flags, base)
+    found = Config.load(arguments.config, os.environ, flags, base)
+    if found.source("messages_per_s") != "default":
+        return found
+    limited = found.replace(messages_per_s=SERVED_MESSAGES_PER_S)
+    sources = MappingProxyType({**limited.sources, "messages_per_s": "vixws serve"})
+    return dataclasses.replace(limited, sources=sources)
 
 
 def unknown(word: str) -> str:

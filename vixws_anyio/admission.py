@@ -75,6 +75,10 @@ class Admission:
         self._opening.add(conn)
         return True
 
+    def is_limited(self, host: str) -> bool:
+        """Whether the limits of one address hold for this one."""
+        return bool(self._key(host))
+
     def opened(self, conn: int) -> None:
         """Its request is answered: it is not opening any more."""
         self._opening.discard(conn)

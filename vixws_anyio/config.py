@@ -57,6 +57,8 @@ class Config:
     unsent_bytes_high: int = _HUB.unsent_bytes_high
     unsent_bytes_total: int = _HUB.unsent_bytes_total
     flush_stall_s: float = _HUB.flush_stall_s
+    messages_per_s: float = _HUB.messages_per_s
+    messages_burst: int = _HUB.messages_burst
     control_frames_per_s: float = _HUB.control_frames_per_s
     control_frames_burst: int = _HUB.control_frames_burst
     send_buffer_bytes: int = 65_536

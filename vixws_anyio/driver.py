@@ -220,7 +220,7 @@ class Driver(ABC):
     def add(self, link: Transport, secure: bool) -> None:
         """Registers the transport of an admitted connection, and tells the hub."""
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure))
+        self.put(Connected(link.conn, link.peer, secure, self.admission.is_limited(host_of(link.peer))))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""

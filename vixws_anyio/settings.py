@@ -182,6 +182,21 @@ _WEBSOCKET: Final = (
     ),
     Setting(
         "websocket",
+        "rateLimit",
+        "messages_per_s",
+        Number(0.1, 1e9, "per second", off=True),
+        "Messages a connection may send, sustained; over it it is not read until they are due. Off on loopback unless "
+        "`limitLoopback`; `vixws serve` begins with 1,000.",
+    ),
+    Setting(
+        "websocket",
+        "rateBurst",
+        "messages_burst",
+        Whole(1, 1_000_000_000),
+        "Messages a connection may send at once, where there is a rate.",
+    ),
+    Setting(
+        "websocket",
         "controlFrameRate",
         "control_frames_per_s",
         Number(0.1, 1e6, "per second"),

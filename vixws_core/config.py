@@ -46,6 +46,10 @@ class HubConfig:
     """Seconds a parked connection may take no byte before it is dropped (4108)."""
     publishes_max: int = 1_024
     """Publishes of one connection that wait for the store before reading pauses."""
+    messages_per_s: float = 0.0
+    """Messages a connection may send, sustained; over it it is not read until they are due. 0: no limit."""
+    messages_burst: int = 5_000
+    """Messages a connection may send at once, where there is a rate."""
     control_frames_per_s: float = 20.0
     """Pings and pongs a peer may send, sustained; over it the close is 1008."""
     control_frames_burst: int = 50

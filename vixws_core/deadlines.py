@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import wire
 from .effects import PeerMisbehaved
 from .frames import PING, encode_close, encode_frame
-from .state import FAR, Conn, HubState, Phase
+from .state import FAR, Conn, HubState, Pause, Phase
 
 if TYPE_CHECKING:
     from .rooms import Rooms
@@ -76,7 +76,10 @@ class Deadlines:
         if now >= conn.retry_at:
             conn.retry_at = FAR
             self._rooms.retry(conn)
-        when = min(when, conn.retry_at)
+        if now >= conn.resume_at:
+            conn.resume_at = FAR
+            self._sessions.resume(conn, Pause.RATE)
+        when = min(when, conn.retry_at, conn.resume_at)
         if conn.pauses:
             return when
         if now >= conn.ping_sent + config.pong_timeout_s:

@@ -183,11 +183,15 @@ class Shutdown(msgspec.Struct, frozen=True, gc=False):
 
 
 class Connected(msgspec.Struct, frozen=True, gc=False):
-    """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs."""
+    """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs.
+
+    `limited`: whether the rate of messages holds for it.
+    """
 
     conn: int
     peer: str = ""
     secure: bool = False
+    limited: bool = True
 
 
 class BytesReceived(msgspec.Struct, frozen=True, gc=False):

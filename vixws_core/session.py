@@ -56,6 +56,8 @@ class Sessions:
         """A transport was accepted: its request is awaited, or it is ended where the hub drains."""
         state, config = self._state, self._state.config
         conn = Conn(input.conn, input.peer, state.now, HeadReader(config.head_bytes_max, config.headers_max))
+        conn.limited = input.limited and config.messages_per_s > 0
+        conn.message_tokens = config.messages_burst
         state.conns[input.conn] = conn
         if state.draining:
             self.end_transport(conn, abort=True)

@@ -58,8 +58,10 @@ class Pause(IntEnum):
     """Its bytes wait to be parsed."""
     OWED = 8
     """Too many of its publishes and questions are not answered."""
-    HOLDING = UNSENT | OWED
-    """Its frames are not even parsed: it has asked for more than it takes."""
+    RATE = 16
+    """It sends more messages a second than it may."""
+    HOLDING = UNSENT | OWED | RATE
+    """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
 
 
 class Conn:
@@ -85,7 +87,10 @@ class Conn:
         "last_data",
         "last_flush",
         "last_received",
+        "limited",
+        "message_at",
         "message_since",
+        "message_tokens",
         "opened",
         "owed",
         "parked",
@@ -97,6 +102,7 @@ class Conn:
         "reader",
         "reading",
         "request",
+        "resume_at",
         "retry_at",
         "rooms",
         "scope",
@@ -127,6 +133,12 @@ class Conn:
         """When the message that is not complete yet began."""
         self.retry_at = FAR
         """When a read that failed is asked again."""
+        self.limited = False
+        """Whether the rate of messages holds for it."""
+        self.message_tokens = 0.0
+        self.message_at = now
+        self.resume_at = FAR
+        """When it may send messages again."""
         self.control_tokens = -1.0
         self.control_at = now
         self.busy = False

@@ -100,6 +100,8 @@ class Turns:
         if items:
             conn.last_data = self._state.now
             self._deliver(conn, items)
+        if conn.limited:
+            self._charge(conn, len(events) - controls)
         if controls:
             self._count_controls(conn, controls)
         if pong is not None and conn.phase is Phase.OPEN and not conn.gone:
@@ -181,6 +183,18 @@ class Turns:
             self.sessions.conclude(conn)
         elif self._state.draining:
             self.deadlines.drain(conn)
+
+    def _charge(self, conn: Conn, count: int) -> None:
+        """Counts messages against the connection's rate; over it nothing more is read until they are due."""
+        config, now = self._state.config, self._state.now
+        gained = (now - conn.message_at) * config.messages_per_s
+        conn.message_at = now
+        conn.message_tokens = min(config.messages_burst, conn.message_tokens + gained) - count
+        if conn.message_tokens < 0 and conn.phase is Phase.OPEN:
+            conn.resume_at = now - conn.message_tokens / config.messages_per_s
+            self._state.ready.pop(conn.id, None)
+            self.sessions.pause(conn, Pause.RATE)
+            self._state.arm(conn, conn.resume_at)
 
     def _count_controls(self, conn: Conn, count: int) -> None:
         config = self._state.config

@@ -506,3 +506,23 @@ def test_colours_are_for_terminals_and_never_with_no_color(monkeypatch: pytest.M
 
 def test_what_is_told_stays_on_its_line() -> None:
     assert one_line("a\nb\x1b[2J é") == "a\\nb\\x1b[2J é"
+
+
+@pytest.mark.parametrize(
+    ("variable", "rate", "source"),
+    [(None, 1_000.0, "vixws serve"), ("off", 0.0, "VIXWS_RATE_LIMIT"), ("2.5", 2.5, "VIXWS_RATE_LIMIT")],
+)
+def test_serve_begins_with_a_rate_of_messages(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str | None,
+    rate: float,
+    source: str,
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("VIXWS_RATE_LIMIT", variable)
+    code = main(["config", "--json"])
+    told = json.loads(capsys.readouterr().out)["websocket"]["rateLimit"]
+
+    assert code == 0
+    assert (told["value"], told["source"]) == (rate, source)

@@ -16,6 +16,7 @@ import pytest
 from tests.serving import serving
 from vixws_anyio import Server
 from vixws_anyio.admission import Admission, AdmissionLimits, open_files_max
+from vixws_core.effects import Effect, PauseReading
 
 from .rig import PATIENCE_S, connected, frame, get, http, limited, raw_peer, running
 
@@ -31,6 +32,16 @@ def server_with(**settings: Any) -> Server:
 async def status_of(port: int) -> int:
     """What a new connection is answered."""
     return (await http(port, get("/healthz")))[0]
+
+
+class Pauses:
+    """Counts how often reading was paused; a consumer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def see(self, now: float, input: object, effects: list[Effect]) -> None:
+        self.count += sum(isinstance(effect, PauseReading) for effect in effects)
 
 
 # ---- how many -----------------------------------------------------------------------------------
@@ -306,3 +317,14 @@ async def test_row_34_headers_that_break_others_break_nothing_here() -> None:
 
     assert all(answer in (b"HTTP/1.1 101", b"HTTP/1.1 400") for answer in answers)
     assert told["ref"] == "1"
+
+
+@pytest.mark.parametrize("limited_too", [True, False])
+async def test_row_7_over_the_rate_publishers_wait_and_loopback_is_let_off(limited_too: bool) -> None:
+    server = server_with(messages_per_s=200.0, messages_burst=5, limit_loopback=limited_too)
+    server.metrics = pauses = Pauses()
+    async with running(server) as at, connected(at.ws) as peer:
+        told = [await peer.ask({"type": "echo", "ref": str(number), "payload": {"n": number}}) for number in range(20)]
+
+    assert [message["payload"]["n"] for message in told] == list(range(20))
+    assert (pauses.count > 0) is limited_too
