@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from math import inf
 from typing import Final
 
@@ -21,13 +21,17 @@ FORGETTING_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """Most connections: in all, still opening, and of one address; and an address's new ones a second."""
+    """Most connections: in all, still opening, and of one address; and an address's new ones a second.
+
+    `trusted_proxies`: addresses or networks whose `X-Forwarded-For` is believed, and which have no limit of their own.
+    """
 
     connections_max: int = 10_000
     connections_opening_max: int = 256
     connections_per_ip: int = 64
     handshakes_per_ip_per_s: float = 20.0
     limit_loopback: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class _Address:
@@ -50,6 +54,7 @@ class Admission:
         self._addresses: dict[str, _Address] = {}
         self._keys: dict[int, str] = {}
         self._forget_at = -inf
+        self._proxies = tuple(ip_network(text, strict=False) for text in limits.trusted_proxies)
 
     @property
     def is_full(self) -> bool:
@@ -59,21 +64,50 @@ class Admission:
 
     def admit(self, conn: int, host: str) -> bool:
         """Counts a new connection, unless a limit speaks against it."""
-        if self.is_full:
+        if self.is_full or not self.identify(conn, host):
             return False
-        key = self._key(host)
-        if key:
-            address = self._address(key)
-            if address is None:
-                return False
-            if address.connections >= self._limits.connections_per_ip or address.tokens < 1.0:
-                return False
-            address.tokens -= 1.0
-            address.connections += 1
-            self._keys[conn] = key
         self._count += 1
         self._opening.add(conn)
         return True
+
+    def identify(self, conn: int, host: str) -> bool:
+        """Counts a connection as one of this address, where it was none's; False where the address has too many."""
+        key = self._key(host)
+        if not key or conn in self._keys:
+            return True
+        address = self._address(key)
+        if address is None or address.connections >= self._limits.connections_per_ip or address.tokens < 1.0:
+            return False
+        address.tokens -= 1.0
+        address.connections += 1
+        self._keys[conn] = key
+        return True
+
+    def client_of(self, host: str, forwarded: str) -> str:
+        """The address that a request came from, by the `X-Forwarded-For` that trusted proxies sent with it.
+
+        Read from its end, since each proxy adds the one it heard from; what stands before the first address that is
+        no trusted proxy's may be the client's invention.
+        """
+        for text in reversed(forwarded.split(",")):
+            if not self._is_proxy(host):
+                break
+            told = _host_in(text)
+            if told is None:
+                break
+            host = told
+        return host
+
+    def _is_proxy(self, host: str) -> bool:
+        if not self._proxies:
+            return False
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._proxies)
 
     def is_limited(self, host: str) -> bool:
         """Whether the limits of one address hold for this one."""
@@ -99,9 +133,9 @@ class Admission:
         if isinstance(address, IPv6Address):
             if address.ipv4_mapped is not None:
                 address = address.ipv4_mapped
-            elif not address.is_loopback:
+            elif not address.is_loopback and not self._is_proxy(str(address)):
                 return address.packed[:8].hex()
-        if address.is_loopback and not self._limits.limit_loopback:
+        if (address.is_loopback and not self._limits.limit_loopback) or self._is_proxy(str(address)):
             return ""
         return str(address)
 
@@ -136,3 +170,16 @@ def open_files_max(reserve: int = 64) -> int:
     """Descriptors this process may have, less some for files and the store (RLIMIT_NOFILE)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_000_000 if soft == resource.RLIM_INFINITY else max(1, soft - reserve)
+
+
+def _host_in(text: str) -> str | None:
+    """The address in one item of `X-Forwarded-For`, which may have a port; None where it is none."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

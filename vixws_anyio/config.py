@@ -67,6 +67,7 @@ class Config:
     connections_opening_max: int = 256
     handshakes_per_ip_per_s: float = 20.0
     limit_loopback: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     handshakes_per_s: float = _HUB.handshakes_per_s
     reconnect_first_s: float = _HUB.reconnect_first_s
     drain_s: float = _HUB.drain_s

@@ -126,7 +126,7 @@ class Runtime:
             call=self.call,
             pages=pages(self._is_ready, settings.pages),
             message_bytes_max=settings.hub.message_bytes_max,
-            peer=self._peer,
+            arrived=self._arrived,
             drained=self._drained.set,
         )
 
@@ -160,9 +160,15 @@ class Runtime:
         if not self._over:
             self._pump.put(*inputs)
 
-    def _peer(self, conn: int) -> str:
+    def _arrived(self, conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool | None] | None:
+        """Who sends a request: the peer, or whom a trusted proxy names; None where that address has too many."""
         assert self._driver is not None
-        return self._driver.peer(conn)
+        peer, admission = self._driver.peer(conn), self._driver.admission
+        forwarded = [value for name, value in headers if name == "x-forwarded-for"]
+        client = admission.client_of(host_of(peer), ",".join(forwarded)) if forwarded else host_of(peer)
+        if client == host_of(peer):
+            return peer, None
+        return (client, admission.is_limited(client)) if admission.identify(conn, client) else None
 
     def _is_ready(self) -> bool:
         return not self._draining and (self._store is None or self._store.ready)

@@ -343,6 +343,7 @@ def settings_of(
             config.connections_per_ip,
             config.handshakes_per_ip_per_s,
             config.limit_loopback,
+            config.trusted_proxies,
         ),
         unsent_bytes_kernel=config.send_buffer_bytes,
         metrics_address=config.metrics_address,

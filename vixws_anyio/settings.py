@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
 from ._setting_kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
@@ -55,6 +56,14 @@ def _is_url(text: str) -> bool:
 
 def _is_path(text: str) -> bool:
     return 0 < len(text) <= 4_096
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_pattern(text: str) -> bool:
@@ -250,6 +259,13 @@ _WEBSOCKET: Final = (
         "limit_loopback",
         Switch(),
         "Whether limits per IP hold for this machine's own connections too.",
+    ),
+    Setting(
+        "websocket",
+        "trustedProxies",
+        "trusted_proxies",
+        Words("IP addresses or networks of proxies, such as 10.0.0.0/8", _is_network),
+        "Proxies whose `X-Forwarded-For` says who the client is; limits per IP then hold for the client.",
     ),
     Setting(
         "websocket",

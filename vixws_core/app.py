@@ -52,6 +52,8 @@ __all__ = ["App", "BadRoom", "Router", "Session", "Steps", "Views", "Waiting"]
 
 T = TypeVar("T")
 Pages: TypeAlias = Callable[[str, str, tuple[tuple[str, str], ...]], tuple[int, tuple[tuple[str, str], ...], bytes]]
+Arrived: TypeAlias = Callable[[int, tuple[tuple[str, str], ...]], tuple[str, bool | None] | None]
+"""Of a connection and its request's headers: the peer's address and whether rates hold for it; None: it is refused."""
 Done: TypeAlias = Callable[[Published | PublishFailed], object]
 Listed: TypeAlias = Callable[[HistoryListed], object]
 
@@ -77,6 +79,10 @@ class Views(Protocol):
 
 def _here(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
+
+
+def _anybody(conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool | None]:
+    return str(conn), None
 
 
 def _no_pages(
@@ -105,7 +111,7 @@ class App:
         call: Callable[..., Any] = _here,
         pages: Pages = _no_pages,
         message_bytes_max: int = 65_536,
-        peer: Callable[[int], str] = str,
+        arrived: Arrived = _anybody,
         drained: Callable[[], object] = lambda: None,
     ) -> None:
         self._hub = hub
@@ -116,7 +122,7 @@ class App:
         self._call = call
         self._pages = pages
         self.message_bytes_max = message_bytes_max
-        self._peer = peer
+        self._arrived = arrived
         self._sessions: dict[int, Session] = {}
         self._requests = count(1)
         self._publishes: dict[int, tuple[str, Done]] = {}
@@ -304,6 +310,11 @@ class App:
 
     def _requested(self, effect: Requested) -> None:
         path = effect.target.partition("?")[0]
+        arrival = self._arrived(effect.conn, effect.headers)
+        if arrival is None:
+            self._do(Reject(effect.conn, 503, (("retry-after", "5"),), b"too many connections\n"))
+            return
+        peer, limited = arrival
         if not effect.upgrade:
             try:
                 answer = self._pages(effect.method, effect.target, effect.headers)
@@ -318,9 +329,9 @@ class App:
             return
         router, known = route
         subprotocol = next((name for name in effect.subprotocols if name in known), None)
-        session = Session(self, effect.conn, self._peer(effect.conn), effect.target, effect.headers, router)
+        session = Session(self, effect.conn, peer, effect.target, effect.headers, router)
         self._sessions[effect.conn] = session
-        accept = Accept(effect.conn, subprotocol, router.is_typed, router.guarded)
+        accept = Accept(effect.conn, subprotocol, router.is_typed, router.guarded, limited)
         if not any(type(told) is Opened for told in self._do(accept)):
             del self._sessions[effect.conn]  # The handshake failed, or the connection is gone.
 

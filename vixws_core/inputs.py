@@ -49,13 +49,15 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
 
     `typed`: text messages must be envelopes, anything else is answered `$err bad_json`; with False, text
     that is no envelope reaches the application as it is. `guarded`: types whose publishes go to the
-    application instead of the log.
+    application instead of the log. `limited`: whether the rate of messages holds for it, where more is known of its
+    peer than `Connected` said.
     """
 
     conn: int
     subprotocol: str | None = None
     typed: bool = True
     guarded: frozenset[str] = frozenset()
+    limited: bool | None = None
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):

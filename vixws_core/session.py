@@ -118,6 +118,8 @@ class Sessions:
         conn.since = conn.last_data = conn.last_received = state.now
         conn.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
         conn.typed, conn.guarded = input.typed, input.guarded
+        if input.limited is not None:
+            conn.limited = input.limited and config.messages_per_s > 0
         conn.opened = conn.busy = True
         state.sessions += 1
         state.everyone = None

@@ -328,3 +328,65 @@ async def test_row_7_over_the_rate_publishers_wait_and_loopback_is_let_off(limit
 
     assert [message["payload"]["n"] for message in told] == list(range(20))
     assert (pauses.count > 0) is limited_too
+
+
+PROXIES = AdmissionLimits(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("192.0.2.1", "203.0.113.5", "192.0.2.1"),  # Nobody we know: what it says of itself is not believed.
+        ("10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "198.51.100.9, 203.0.113.5", "203.0.113.5"),  # The first is the client's own invention, perhaps.
+        ("10.0.0.1", "203.0.113.5, 10.9.9.9", "203.0.113.5"),
+        ("10.0.0.1", "10.1.1.1, 10.9.9.9", "10.1.1.1"),
+        ("10.0.0.1", "203.0.113.5:4711", "203.0.113.5"),
+        ("10.0.0.1", "[2001:db8::5]:4711", "2001:db8::5"),
+        ("fd00::1", "2001:db8::5", "2001:db8::5"),
+        ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
+        ("10.0.0.1", "unknown", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.5, _hidden", "10.0.0.1"),
+        ("", "203.0.113.5", ""),
+    ],
+)
+def test_row_11_a_client_behind_a_proxy_is_whom_the_last_trusted_one_heard(
+    peer: str, forwarded: str, client: str
+) -> None:
+    assert Admission(PROXIES, lambda: 0.0).client_of(peer, forwarded) == client
+
+
+def test_row_11_a_trusted_proxy_has_no_limit_and_its_clients_have_one_each() -> None:
+    limits = AdmissionLimits(connections_per_ip=2, trusted_proxies=("10.0.0.1",))
+    admission = Admission(limits, lambda: 0.0)
+    assert all(admission.admit(conn, "10.0.0.1") for conn in range(10))
+
+    assert [admission.identify(conn, "203.0.113.5") for conn in range(3)] == [True, True, False]
+    assert admission.identify(3, "203.0.113.6")
+    admission.release(0)
+    assert admission.identify(2, "203.0.113.5")
+    assert admission.is_limited("203.0.113.5")
+    assert not admission.is_limited("10.0.0.1")
+
+
+async def test_row_11_over_its_clients_limit_a_trusted_proxy_is_answered_503() -> None:
+    server = server_with(connections_per_ip=2, trusted_proxies=("127.0.0.1",), limit_loopback=True)
+    peers: list[str] = []
+    server.on_open(lambda session: peers.append(session.peer))
+    one, two = {"X-Forwarded-For": "203.0.113.5"}, {"X-Forwarded-For": "203.0.113.6"}
+
+    def asking(headers: dict[str, str]) -> str:
+        told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{told}\r\n"
+
+    async with running(server) as at:
+        async with connected(at.ws, additional_headers=one), connected(at.ws, additional_headers=one):
+            refused, _, _ = await http(at.port, asking(one))
+            others, _, _ = await http(at.port, asking(two))
+        with anyio.fail_after(PATIENCE_S):
+            while (await http(at.port, asking(one)))[0] != 200:
+                await anyio.sleep(0.001)
+
+    assert (refused, others) == (503, 200)
+    assert peers == ["203.0.113.5", "203.0.113.5"]
