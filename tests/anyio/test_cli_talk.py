@@ -130,7 +130,10 @@ def test_lines_wait_for_room_where_others_have_no_answer(tmp_path: Path) -> None
         done = run("publish", url, "africa", "tick", "-", "--timeout", "1", stdin=lines)
 
     stored, failed, unread, _ = summary_of(done, "1")
-    assert (done.returncode, failed, unread) == (1, 256, stored + 257)
+    assert done.returncode == 1
+    assert failed > 0
+    assert stored + failed == unread - 1
+    assert unread < 3_000
     assert "have no answer, at most" not in done.stderr
 
 
