@@ -813,3 +813,20 @@ def test_bytes_of_a_catch_up_are_those_of_the_live_message() -> None:
 
     assert b"".join(pages) == b"".join(e.data for e in harness.effects(Broadcast))
     assert offsets(live.messages()) == [1, 2, 3]
+
+
+def test_a_floor_that_a_page_told_is_told_to_the_next_newcomer() -> None:
+    harness = Harness(SMALL, log=filled(count=6))
+    harness.store_held = True
+    member = harness.client()
+    member.send({"type": "$join", "ref": "7", "room": "africa", "payload": {"since": {"ep": EPOCH, "off": 0}}})
+    harness.deliver()  # The position: nothing was trimmed yet.
+    harness.log.trim("africa", 2)
+    harness.deliver_all()
+    gap = next(message for message in member.messages() if message["type"] == "$gap")
+    newcomer = harness.client()
+    newcomer.send({"type": "$join", "ref": "8", "room": "africa"})
+    joined = next(message for message in newcomer.messages() if message["type"] == "$joined")
+
+    assert gap["payload"] == {"from": 1, "to": 2}
+    assert joined["payload"]["floor"] == 2
