@@ -268,7 +268,7 @@ def test_a_run_that_takes_too_long_is_ended(program: Path) -> None:
         ["metrics", "--size", "3"],
         ["metrics", "--peers", "websockets"],
         ["echo", "--sessions", "3"],
-        ["publish", "--folder", "/nowhere/at/all"],
+        ["publish", "--folder", "no-such-folder"],
     ],
 )
 def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
