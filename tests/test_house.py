@@ -21,8 +21,8 @@ import pytest
 
 from tests.core.harness import MASK, Harness, close_frame
 from vixws_core import HubConfig
-from vixws_core.frames import PING, encode_frame
 from vixws_core.inputs import Join, ListHistory, Publish, Send, SendToAll, Shutdown
+from vixws_core.wire.frames import PING, encode_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("vixws_core", "vixws_anyio", "vixws_store", "vixws_metrics")

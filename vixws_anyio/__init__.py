@@ -1,8 +1,8 @@
 """Runs the pure core of vixws on asyncio or trio: the server, its transports, the command line."""
 
-from vixws_core.app_session import Session
+from vixws_core.app.router import Router
+from vixws_core.app.session import Session
 from vixws_core.message import JsonMessage
-from vixws_core.router import Router
 
 from .client import Client, ClientEnded, ClientError, JoinError, PublishError, RequestError, Room
 from .config import Config

@@ -19,9 +19,9 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from vixws_core.client import ClientState, RoomGap, RoomJoined, RoomLeft, RoomLive, RoomReset
-from vixws_core.client_link import envelope
 from vixws_core.effects import Published
 from vixws_core.errors import LocalError
+from vixws_core.wire.envelope import client_message
 
 from ._cli_messages import print_message
 from ._cli_terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
@@ -251,7 +251,7 @@ class _Sender:
                 await anyio.sleep(max(0.0, one.due - anyio.current_time()))
 
     async def _ask_why(self, one: _Waiting) -> None:
-        text = envelope(self._type, one.payload, ref=WHY, room=self._room, mid=one.mid)
+        text = client_message(self._type, one.payload, ref=WHY, room=self._room, mid=one.mid)
         with suppress(ClientEnded, LocalError):  # No connection: then the log says why there is no answer.
             await self._client.send_text(text.decode())
 

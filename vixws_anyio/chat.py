@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vixws_core.chat import build
+from vixws_core.app.chat import build
 
 __all__ = ["build"]

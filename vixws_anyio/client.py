@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import anyio
 
+from vixws_core.app.router import Handler
 from vixws_core.client import (
     ClientCancel,
     ClientConfig,
@@ -34,7 +35,6 @@ from vixws_core.client import (
 from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 from vixws_core.message import JsonMessage, payload_json
-from vixws_core.router import Handler
 
 from .client_dispatch import ClientRouter
 from .client_room import (

@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from vixws_core.app.router import BadPayload, Handler, Router
 from vixws_core.client import ClientClosed, ClientMessage, ClientOpened
-from vixws_core.router import BadPayload, Handler, Router
 
 from .logs import clean, log
 

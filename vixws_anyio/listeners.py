@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import SocketStream
 
 from vixws_core.errors import LocalError
-from vixws_core.http import Head, HeadReader, http_answer
+from vixws_core.wire.http import Head, HeadReader, http_answer
 
 from .logs import log
 

@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
-from vixws_core.http import http_answer
 from vixws_core.message import encode_json
+from vixws_core.wire.http import http_answer
 
 __all__ = ["HEALTH", "Answer", "Headers", "OwnPage", "Page", "PageRequest", "pages"]
 

@@ -23,8 +23,9 @@ from anyio.abc import ByteStream, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
+from vixws_core.app.dispatch import Steps, Waiting
+from vixws_core.app.router import Router
 from vixws_core.config import HubConfig
-from vixws_core.dispatch import Steps, Waiting
 from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
@@ -32,7 +33,6 @@ from vixws_core.inputs import Input, Shutdown
 from vixws_core.log import LogExecutor, PureLog
 from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.pump import Pump
-from vixws_core.router import Router
 
 from .admission import Admission, AdmissionLimits, open_files_max
 from .driver import Driver, host_of

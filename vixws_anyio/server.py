@@ -13,14 +13,14 @@ import anyio
 from anyio.abc import ByteStream, TaskStatus
 
 from vixws_core.app import App
-from vixws_core.app_session import Session
+from vixws_core.app.router import Handler, Router
+from vixws_core.app.session import Session
 from vixws_core.config import HubConfig
 from vixws_core.effects import HistoryListed, Published, PublishFailed
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Since
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import Consumer, MessageStore
-from vixws_core.router import Handler, Router
 
 from .admission import AdmissionLimits
 from .config import Config

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .effects import Broadcast, ReadStore
-from .frames import TEXT, encode_frame
 from .inputs import RoomAdvanced, StoreRead
 from .message import StoredMessage
 from .room import Member, Room
 from .state import FAR, Conn, HubState
 from .tail import Tails
+from .wire.frames import TEXT, encode_frame
 
 if TYPE_CHECKING:
     from .session import Sessions

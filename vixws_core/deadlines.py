@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from . import wire
 from .effects import PeerMisbehaved
-from .frames import PING, encode_close, encode_frame
 from .state import FAR, Conn, HubState, Pause, Phase
+from .wire.frames import PING, encode_close, encode_frame
 
 if TYPE_CHECKING:
     from .rooms import Rooms

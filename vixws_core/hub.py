@@ -10,7 +10,6 @@ from .cursors import Cursors
 from .deadlines import Deadlines
 from .effects import Broadcast, Drained, Effect
 from .errors import LocalError
-from .frames import BINARY, TEXT, encode_frame
 from .inputs import (
     Accept,
     BytesFlushed,
@@ -43,6 +42,7 @@ from .rooms import Rooms
 from .session import Sessions
 from .state import FAR, HubState, Phase
 from .turns import Turns
+from .wire.frames import BINARY, TEXT, encode_frame
 
 __all__ = ["Hub"]
 

@@ -32,9 +32,10 @@ from .inputs import (
     StoreListed,
     StoreRead,
 )
-from .room import check_room
+from .names import check_room
 from .state import Conn, HubState, Pause, Phase
-from .wire import Envelope, HelloPayload, HistoryPayload, JoinPayload
+from .wire.envelope import Envelope
+from .wire.payloads import HelloPayload, HistoryPayload, JoinPayload
 
 if TYPE_CHECKING:
     from .deadlines import Deadlines

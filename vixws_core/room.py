@@ -1,41 +1,12 @@
-"""What the hub knows of one room and of one connection's place in it, and the rules on names and positions."""
+"""What the hub knows of one room and of one connection's place in it."""
 
 from __future__ import annotations
 
-import unicodedata
-from functools import lru_cache
-
-from .errors import BadRoom
 from .inputs import Join, PositionKnown
 from .state import Conn
 from .tail import Tail
 
-__all__ = ["Member", "Room", "check_room", "matches", "start_of"]
-
-_INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-
-
-@lru_cache(8192)
-def check_room(name: str) -> str:
-    """Returns the name of a room, or raises.
-
-    1–128 bytes of UTF-8, in NFC, without control or invisible characters; names below `@` are the protocol's.
-
-    Raises: `BadRoom`, which says what was expected.
-    """
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise BadRoom(f"room {name!r:.60} must be valid Unicode") from None
-    if not 1 <= size <= 128:
-        raise BadRoom(f"room name must have 1 to 128 bytes, got {size}")
-    if not name.isascii() and not unicodedata.is_normalized("NFC", name):
-        raise BadRoom(f"room {name!r:.60} must be in Unicode normal form C")
-    if any(unicodedata.category(char) in _INVISIBLE for char in name):
-        raise BadRoom(f"room {name!r:.60} must not have control or invisible characters")
-    if name[0] == "@":
-        raise BadRoom(f"room {name!r:.60} is reserved: names that begin with @ belong to the protocol")
-    return name
+__all__ = ["Member", "Room", "start_of"]
 
 
 class Member:
@@ -97,19 +68,3 @@ def start_of(member: Member, input: PositionKnown, head: int) -> tuple[int, str 
     if since.id is not None and since.off and since.off <= input.head and input.id_at != since.id:
         return head, "fork"
     return since.off, None
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a pattern, in which `*` stands for any run of characters, fits a name."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return name == pattern
-    if not name.startswith(first):
-        return False
-    at = len(first)
-    for part in rest[:-1]:
-        found = name.find(part, at)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return name.endswith(rest[-1]) and len(name) - len(rest[-1]) >= at

@@ -12,10 +12,11 @@ from . import wire
 from .cursors import Cursors
 from .effects import FindPosition, Joined, Left
 from .errors import TooManyRooms
-from .frames import TEXT, encode_frame
 from .inputs import Join, PositionKnown
-from .room import Member, Room, check_room, matches, start_of
+from .names import check_room, matches
+from .room import Member, Room, start_of
 from .state import Conn, HubState, Phase
+from .wire.frames import TEXT, encode_frame
 
 if TYPE_CHECKING:
     from .session import Sessions

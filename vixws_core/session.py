@@ -14,8 +14,6 @@ from .effects import (
     ResumeReading,
 )
 from .errors import LocalError
-from .frames import BINARY, TEXT, CloseReceived, FrameFailed, FrameReader, encode_close, encode_frame
-from .http import HeadReader, HeadRefused, http_answer, http_switching
 from .inputs import (
     Accept,
     BytesFlushed,
@@ -27,6 +25,8 @@ from .inputs import (
     Send,
 )
 from .state import BACKLOG_BYTES, FAR, Conn, HubState, Pause, Phase
+from .wire.frames import BINARY, TEXT, CloseReceived, FrameFailed, FrameReader, encode_close, encode_frame
+from .wire.http import HeadReader, HeadRefused, http_answer, http_switching
 
 if TYPE_CHECKING:
     from .cursors import Cursors

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from .config import HubConfig
 from .effects import AppMessage, Effect, SendBytes
-from .frames import FrameReader
-from .http import Head, HeadReader
-from .wire import Envelope
+from .wire.envelope import Envelope
+from .wire.frames import FrameReader
+from .wire.http import Head, HeadReader
 
 if TYPE_CHECKING:
     from .room import Member, Room

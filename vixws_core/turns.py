@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from . import wire
 from .effects import AppMessage, MessageReceived, PeerMisbehaved
 from .errors import BadMessage
-from .frames import PONG, CloseReceived, FrameFailed, PingReceived, PongReceived, Received, encode_frame
 from .inputs import HandlerFinished
 from .state import BACKLOG_BYTES, FAR, Conn, HubState, Pause, Pending, Phase
-from .wire import Envelope
+from .wire.envelope import Envelope
+from .wire.frames import PONG, CloseReceived, FrameFailed, PingReceived, PongReceived, Received, encode_frame
 
 if TYPE_CHECKING:
     from .deadlines import Deadlines

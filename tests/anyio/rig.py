@@ -20,8 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from vixws_anyio import Config, Listening, Server
-from vixws_core.chat import build
-from vixws_core.frames import TEXT, CloseReceived, FrameReader, Received, encode_frame
+from vixws_core.app.chat import build
+from vixws_core.wire.frames import TEXT, CloseReceived, FrameReader, Received, encode_frame
 
 PATIENCE_S = 20.0
 """Seconds after which something that should have happened is a failure; nothing waits this long that works."""

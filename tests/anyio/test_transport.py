@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from vixws_anyio import Server, Session
 from vixws_core.errors import LocalError
-from vixws_core.frames import encode_close
+from vixws_core.wire.frames import encode_close
 from vixws_store import SqliteMessageStore
 
 from .rig import (

@@ -8,13 +8,13 @@ from typing import Any
 
 from vixws_core import Hub, HubConfig, Pump
 from vixws_core.app import App
-from vixws_core.app_session import Session
-from vixws_core.dispatch import Steps, Waiting
+from vixws_core.app.dispatch import Steps, Waiting
+from vixws_core.app.router import Router
+from vixws_core.app.session import Session
 from vixws_core.effects import Broadcast, CloseTransport, Effect, SendBytes
-from vixws_core.frames import CloseReceived, FrameReader
 from vixws_core.inputs import BytesFlushed, BytesReceived, Connected, Disconnected, HandlerFinished, Input
 from vixws_core.log import PureLog, run_asks, store_asks
-from vixws_core.router import Router
+from vixws_core.wire.frames import CloseReceived, FrameReader
 
 from .harness import EPOCH, TS, close_frame, text_frame, upgrade_request
 

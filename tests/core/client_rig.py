@@ -19,8 +19,8 @@ from vixws_core.client import (
     TransportOpened,
 )
 from vixws_core.effects import SendBytes
-from vixws_core.frames import TEXT, FrameReader, encode_frame
 from vixws_core.inputs import BytesReceived, TimePassed
+from vixws_core.wire.frames import TEXT, FrameReader, encode_frame
 
 SEED = b"a seed of this test"
 WELCOME: dict[str, Any] = {

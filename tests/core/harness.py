@@ -23,15 +23,6 @@ from vixws_core.effects import (
     Requested,
     SendBytes,
 )
-from vixws_core.frames import (
-    BINARY,
-    TEXT,
-    CloseReceived,
-    FrameReader,
-    Received,
-    encode_close,
-    encode_frame,
-)
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -43,6 +34,7 @@ from vixws_core.inputs import (
     TimePassed,
 )
 from vixws_core.log import PureLog, StoreAnswer, StoreAsk, run_asks, store_asks
+from vixws_core.wire.frames import BINARY, TEXT, CloseReceived, FrameReader, Received, encode_close, encode_frame
 
 __all__ = ["EPOCH", "KEY", "MASK", "REQUEST", "TS", "Harness", "Peer", "close_frame", "text_frame", "upgrade_request"]
 

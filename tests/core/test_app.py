@@ -10,11 +10,11 @@ import pytest
 from pydantic import BaseModel
 
 from vixws_core import HubConfig
-from vixws_core.app_session import Session
+from vixws_core.app.router import Router
+from vixws_core.app.session import Session
 from vixws_core.effects import AppMessage, HistoryListed, Published, PublishFailed
 from vixws_core.errors import BadRoom, LocalError, Refused
 from vixws_core.inputs import Publish, Shutdown, TimePassed
-from vixws_core.router import Router
 
 from .app_rig import AppPeer, AppRig, typed
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from vixws_core import HubConfig
-from vixws_core.chat import ENTRY_BYTES, PAGE_MAX, build
+from vixws_core.app.chat import ENTRY_BYTES, PAGE_MAX, build
+from vixws_core.app.router import Router
 from vixws_core.errors import LocalError
 from vixws_core.inputs import StoreFailed
-from vixws_core.router import Router
 
 from .app_rig import AppPeer, AppRig, typed
 

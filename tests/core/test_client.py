@@ -36,10 +36,11 @@ from vixws_core.client import (
     TransportFailed,
     TransportOpened,
 )
-from vixws_core.client_handshake import parse_url
+from vixws_core.client.handshake import parse_url
 from vixws_core.effects import CloseTransport, SendBytes
 from vixws_core.errors import LocalError
-from vixws_core.frames import (
+from vixws_core.inputs import BytesReceived, Disconnected
+from vixws_core.wire.frames import (
     BINARY,
     PING,
     TEXT,
@@ -49,7 +50,6 @@ from vixws_core.frames import (
     encode_close,
     encode_frame,
 )
-from vixws_core.inputs import BytesReceived, Disconnected
 
 # ---- opening ------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ from vixws_core.client import (
 )
 from vixws_core.effects import CloseTransport, MessageSkipped, PauseReading, PeerMisbehaved, ResumeReading
 from vixws_core.errors import LocalError
-from vixws_core.frames import BINARY, CLOSE, TEXT, CloseReceived, encode_close, encode_frame
 from vixws_core.inputs import Disconnected, Since
+from vixws_core.wire.frames import BINARY, CLOSE, TEXT, CloseReceived, encode_close, encode_frame
 
 
 def id_of(off: int) -> str:

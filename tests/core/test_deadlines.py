@@ -15,7 +15,6 @@ from vixws_core.effects import (
     Requested,
     ResumeReading,
 )
-from vixws_core.frames import PONG, TEXT, CloseReceived, PingReceived, encode_frame, mask_bytes
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -30,6 +29,7 @@ from vixws_core.inputs import (
     StoreFailed,
     TimePassed,
 )
+from vixws_core.wire.frames import PONG, TEXT, CloseReceived, PingReceived, encode_frame, mask_bytes
 
 from .harness import MASK, REQUEST, Harness, Peer, close_frame, text_frame
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from vixws_core.frames import (
+from vixws_core.wire.frames import (
     BINARY,
     CLOSE,
     PING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vixws_core.frames import BINARY, TEXT, FrameFailed, FrameReader, encode_frame, mask_bytes
+from vixws_core.wire.frames import BINARY, TEXT, FrameFailed, FrameReader, encode_frame, mask_bytes
 
 MASK = b"\x01\x02\x03\x04"
 

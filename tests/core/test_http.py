@@ -6,9 +6,9 @@ import pytest
 
 from vixws_core import LocalError
 from vixws_core.effects import CloseTransport, PeerMisbehaved, Requested
-from vixws_core.frames import TEXT, encode_frame
-from vixws_core.http import Head, HeadReader, HeadRefused, http_answer, http_switching
 from vixws_core.inputs import Reject
+from vixws_core.wire.frames import TEXT, encode_frame
+from vixws_core.wire.http import Head, HeadReader, HeadRefused, http_answer, http_switching
 
 from .harness import KEY, MASK, REQUEST, Harness, upgrade_request
 

@@ -113,7 +113,7 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "if member.live]",
     ),
     "a frame of 126 bytes has a short header": (
-        "vixws_core.frames",
+        "vixws_core.wire.frames",
         "        if size < 126:\n            return bytes((0x80 | opcode, size)) + payload",
         "        if size < 127:\n            return bytes((0x80 | opcode, size)) + payload",
     ),

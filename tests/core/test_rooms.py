@@ -20,7 +20,7 @@ from vixws_core.inputs import (
 )
 from vixws_core.log import PureLog
 from vixws_core.message import StoredMessage, encode_json
-from vixws_core.room import check_room, matches
+from vixws_core.names import check_room, matches
 
 from .harness import EPOCH, Harness, Peer
 

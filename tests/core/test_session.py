@@ -23,16 +23,6 @@ from vixws_core.effects import (
     SendBytes,
     StoreAppend,
 )
-from vixws_core.frames import (
-    BINARY,
-    PING,
-    PONG,
-    TEXT,
-    CloseReceived,
-    PongReceived,
-    encode_close,
-    encode_frame,
-)
 from vixws_core.inputs import (
     Accept,
     BytesReceived,
@@ -47,6 +37,7 @@ from vixws_core.inputs import (
     TimePassed,
 )
 from vixws_core.message import encode_json
+from vixws_core.wire.frames import BINARY, PING, PONG, TEXT, CloseReceived, PongReceived, encode_close, encode_frame
 
 from .harness import MASK, REQUEST, Harness, Peer, close_frame, text_frame, upgrade_request
 

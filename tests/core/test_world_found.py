@@ -7,7 +7,6 @@ from typing import Any
 
 from vixws_core import Hub, HubConfig, StoredMessage
 from vixws_core.effects import Broadcast, Effect, FindPosition, ReadStore, SendBytes, StoreAppend
-from vixws_core.frames import TEXT, FrameReader, encode_close, encode_frame
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -21,6 +20,7 @@ from vixws_core.inputs import (
     StoreFailed,
     StoreRead,
 )
+from vixws_core.wire.frames import TEXT, FrameReader, encode_close, encode_frame
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -33,8 +33,6 @@ from vixws_core.effects import (
     SendBytes,
     StoreAppend,
 )
-from vixws_core.frames import CLOSE, PING, TEXT, encode_frame
-from vixws_core.http import http_switching
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -55,6 +53,8 @@ from vixws_core.inputs import (
     StoreFailed,
     TimePassed,
 )
+from vixws_core.wire.frames import CLOSE, PING, TEXT, encode_frame
+from vixws_core.wire.http import http_switching
 from vixws_metrics import WebSocketMetrics
 from vixws_metrics.fold import ERROR_KINDS, Histogram
 

@@ -15,7 +15,6 @@ from vixws_core import Hub, Pump
 from vixws_core.effects import Broadcast, CloseTransport, Effect, FindPosition, Opened, Requested, SendBytes
 from vixws_core.effects import StoreAppend as Append
 from vixws_core.errors import StoreError
-from vixws_core.frames import FrameReader
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -31,6 +30,7 @@ from vixws_core.inputs import (
     TimePassed,
 )
 from vixws_core.protocols import MessageStore
+from vixws_core.wire.frames import FrameReader
 from vixws_store import Limits, SqliteMessageStore
 
 pytestmark = pytest.mark.anyio

@@ -19,12 +19,12 @@ hands it to a fresh hub. Handlers may be plain, `async` (each await ends a step)
 """
 
 from .client import Client, Seen
-from .door import DoorOracle, group_bytes_max, held_bytes_max
-from .failed import OracleFailed, check
 from .faults import NO_FAULTS, Faults, Habits, roomy_config, tight_config
+from .hub_oracle import DoorOracle, group_bytes_max, held_bytes_max
+from .oracle import OracleFailed, check
+from .scenarios import faults_that_count, run_varied, varied_world
 from .store import SimStore, Truth
 from .trace import Trace
-from .varied import faults_that_count, run_varied, varied_world
 from .world import World
 
 __all__ = [

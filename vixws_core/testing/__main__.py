@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from .failed import OracleFailed
-from .varied import run_varied, varied_world
+from .oracle import OracleFailed
+from .scenarios import run_varied, varied_world
 
 __all__ = ["main"]
 

@@ -41,8 +41,8 @@ from ..effects import CloseTransport, PauseReading, ResumeReading, SendBytes
 from ..inputs import BytesReceived, Disconnected, Since, TimePassed
 from ..message import Json, encode_json
 from ..pump import Pump
-from .failed import check
 from .network import Network
+from .oracle import check
 
 __all__ = ["Client", "Seen"]
 

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from ..effects import Broadcast, CloseTransport, Effect, PauseReading, ResumeReading, SendBytes
 from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input
-from .chance import Chance
-from .failed import check
 from .faults import Faults
+from .oracle import check
+from .streams import Chance
 
 __all__ = ["Network", "Peer", "Wire"]
 

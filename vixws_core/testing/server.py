@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..app import App, Router, Steps, Waiting
-from ..app_session import Session
+from ..app.session import Session
 from ..config import HubConfig
 from ..effects import Effect
 from ..hub import Hub
 from ..inputs import Input, Shutdown, TimePassed
 from ..protocols import Consumer
 from ..pump import Pump
-from .chance import Chance
-from .door import DoorOracle
-from .failed import OracleFailed
+from .hub_oracle import DoorOracle
+from .oracle import OracleFailed
 from .store import Truth
+from .streams import Chance
 from .trace import Trace
 
 __all__ = ["Build", "Server"]

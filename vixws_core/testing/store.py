@@ -10,9 +10,9 @@ from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from ..inputs import Input, RoomAdvanced, StoreFailed
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
-from .chance import Chance
-from .failed import check
 from .faults import Faults
+from .oracle import check
+from .streams import Chance
 
 __all__ = ["SimStore", "Truth"]
 

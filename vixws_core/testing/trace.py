@@ -11,7 +11,7 @@ from ..config import HubConfig
 from ..effects import Effect
 from ..hub import Hub
 from ..inputs import Input
-from .failed import check
+from .oracle import check
 
 __all__ = ["Trace", "encode_step"]
 

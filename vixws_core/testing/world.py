@@ -7,20 +7,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
-from ..chat import build as build_chat
+from ..app.chat import build as build_chat
 from ..client import ClientState
 from ..config import HubConfig
 from ..errors import LocalError
 from ..message import encode_json
-from .chance import Chance
 from .client import Client
-from .failed import OracleFailed, check
 from .faults import Faults, Habits, tight_config
+from .misbehaving import WildClient
 from .network import Network, Peer
+from .oracle import OracleFailed, check
 from .server import Build, Server
 from .store import SimStore, Truth
+from .streams import Chance
 from .trace import Trace
-from .wild import WildClient
 
 __all__ = ["World"]
 

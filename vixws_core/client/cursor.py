@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
-from .client_link import FAR
-from .client_records import ClientJoin
-from .room import check_room
+from .link import FAR
+from .records import ClientJoin
 
-__all__ = ["Phase", "Position", "RoomCursor", "check_name"]
+__all__ = ["Phase", "Position", "RoomCursor"]
 
 Position = tuple[str, int, str | None]
 """Epoch, offset, and the id of the entry there where it is known."""
@@ -81,8 +80,3 @@ class RoomCursor:
         while ledger and (not ledger[0][0] or ledger[0][0] in done):
             number, self.handled = ledger.popleft()
             done.discard(number)
-
-
-def check_name(room: str) -> str:
-    """Returns the name of a room, a user's own (`@user/…`) included. Raises: `BadRoom`."""
-    return room if room[:1] == "@" and check_room(room[1:]) else check_room(room)

@@ -6,10 +6,11 @@ reconnect everything is sent again, in order, with the same keys: no answer is n
 
 from __future__ import annotations
 
-from . import client_link as wire
-from .client_link import FAR, Incoming, Link
-from .client_records import ClientCancel, ClientConfig, ClientPublish, ClientRequest, PublishSettled, RequestSettled
-from .errors import LocalError
+from ..errors import LocalError
+from ..wire.envelope import Incoming, client_message
+from ..wire.payloads import AckPayload, ErrorPayload, decode_payload
+from .link import FAR, Link
+from .records import ClientCancel, ClientConfig, ClientPublish, ClientRequest, PublishSettled, RequestSettled
 
 __all__ = ["ClientOutbox"]
 
@@ -47,7 +48,7 @@ class ClientOutbox:
         self._mids = 0
         self._progress = 0
         self._retries = 0
-        self._nonce = link.secret("mid", 8)
+        self._nonce = link.chance.secret("mid", 8)
         self.publishes = 0
         self.message_bytes_max = 0
         """The server's limit; 0: not told yet."""
@@ -69,7 +70,7 @@ class ClientOutbox:
             raise LocalError(f"mid must have 1 to {_MID_MAX} characters, got {len(ask.mid)}")
         ref = f"~p{ask.request}"
         mid = ask.mid if ask.mid is not None else f"m:{self._nonce}:{self._mids + 1}"
-        text = wire.envelope(ask.type, ask.payload, ref=ref, room=ask.room, mid=mid, kind=ask.kind)
+        text = client_message(ask.type, ask.payload, ref=ref, room=ask.room, mid=mid, kind=ask.kind)
         self._check_new(ref)
         if self.publishes >= config.publishes_max:
             raise LocalError(f"{self.publishes} publishes have no answer, at most {config.publishes_max} may")
@@ -83,7 +84,7 @@ class ClientOutbox:
     def request(self, ask: ClientRequest) -> None:
         """Takes a request and sends it where possible. Raises: `LocalError` for a bad or one too many."""
         ref = f"~q{ask.request}"
-        text = wire.envelope(ask.type, ask.payload, ref=ref, room=ask.room)
+        text = client_message(ask.type, ask.payload, ref=ref, room=ask.room)
         self._check_new(ref)
         if len(self._items) - self.publishes >= self._config.requests_max:
             raise LocalError(f"{self._config.requests_max} requests have no answer, no more may be asked")
@@ -164,7 +165,7 @@ class ClientOutbox:
             self._remove(item)
             self._link.tell(RequestSettled(item.request, True, message.type, bytes(message.payload)))
         elif message.type == "$ack":
-            ack = wire.decode_payload(wire.AckPayload, message.payload)
+            ack = decode_payload(AckPayload, message.payload)
             self._progress += 1
             self._retries = 0
             self._remove(item)
@@ -175,7 +176,7 @@ class ClientOutbox:
             self._link.blame("protocol_error", f"a publish was answered with {message.type!r:.80}")
         return True
 
-    def refused(self, ref: str | None, error: wire.ErrorPayload) -> bool:
+    def refused(self, ref: str | None, error: ErrorPayload) -> bool:
         """Takes an `$err`; False where nothing of ours has this ref."""
         item = self._items.get(ref or "")
         if item is None or not item.in_flight:
@@ -188,7 +189,7 @@ class ClientOutbox:
         if self.retry_at == FAR:  # Each of many that were refused together is the same one failure.
             self._retries += 1
         config = self._config
-        delay = self._link.backoff(self._retries - 1, config.backoff_min_s, config.backoff_max_s)
+        delay = self._link.chance.backoff(self._retries - 1, config.backoff_min_s, config.backoff_max_s)
         if error.after_ms is not None:
             # The time told is the least; what is added keeps many clients from coming back at once.
             delay += min(error.after_ms / 1000, config.reconnect_told_max_s)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .inputs import Close, Send, Since
+from ..inputs import Close, Send, Since
 
 if TYPE_CHECKING:
-    from .app import App
-    from .effects import Published, PublishFailed
+    from ..effects import Published, PublishFailed
+    from . import App
     from .router import Router
 
 __all__ = ["Session"]

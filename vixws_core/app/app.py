@@ -13,9 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from .app_session import Session
-from .dispatch import Report, Runner, Steps, Waiting
-from .effects import (
+from ..effects import (
     Closed,
     Drained,
     Effect,
@@ -27,8 +25,8 @@ from .effects import (
     Requested,
     SendBytes,
 )
-from .errors import BadRoom, LocalError
-from .inputs import (
+from ..errors import BadRoom, LocalError
+from ..inputs import (
     Accept,
     Close,
     HandlerFinished,
@@ -44,9 +42,11 @@ from .inputs import (
     SendToAll,
     Since,
 )
-from .message import encode_json, payload_json
-from .room import check_room
+from ..message import encode_json, payload_json
+from ..names import check_room
+from .dispatch import Report, Runner, Steps, Waiting
 from .router import Router
+from .session import Session
 
 __all__ = ["App", "BadRoom", "Router", "Session", "Steps", "Views", "Waiting"]
 

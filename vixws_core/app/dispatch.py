@@ -15,12 +15,12 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from .app_session import Session
-from .effects import AppMessage, Effect
-from .errors import Refused
-from .inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
-from .message import payload_json
+from ..effects import AppMessage, Effect
+from ..errors import Refused
+from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
+from ..message import payload_json
 from .router import BadPayload, Handler, decode_object
+from .session import Session
 
 __all__ = ["Report", "Runner", "Steps", "Waiting"]
 

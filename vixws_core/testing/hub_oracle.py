@@ -8,11 +8,11 @@ from ..config import HubConfig
 from ..effects import Broadcast, CloseTransport, Effect, Joined, Left, Opened, SendBytes
 from ..hub import Hub
 from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join, Publish
-from ..room import matches
-from .failed import check
-from .places import Place, check_joined
+from ..names import matches
+from .cursor_oracle import Place, check_joined
+from .decoding import Asked, Heard, InTap, frames_of
+from .oracle import check
 from .store import Truth
-from .taps import Asked, Heard, InTap, frames_of
 
 __all__ = ["DoorOracle", "group_bytes_max", "held_bytes_max"]
 

@@ -9,10 +9,10 @@ from typing import Final, cast
 
 import msgspec
 
-from ..frames import CloseReceived, FrameFailed, FrameReader
 from ..message import Json
-from ..wire import find_ref
-from .failed import check
+from ..wire.envelope import find_ref
+from ..wire.frames import CloseReceived, FrameFailed, FrameReader
+from .oracle import check
 
 __all__ = ["Asked", "Heard", "InTap", "frames_of"]
 

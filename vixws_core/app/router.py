@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar, cast, get_origin, overload
 
 import msgspec
 
-from .errors import LocalError
-from .message import Json
+from ..errors import LocalError
+from ..message import Json
 
 __all__ = ["BadPayload", "Handler", "Router"]
 

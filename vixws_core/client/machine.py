@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .client_channel import ClientChannel
-from .client_cursor import Position, check_name
-from .client_handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
-from .client_link import FAR, Link, WelcomePayload
-from .client_outbox import ClientOutbox
-from .client_records import (
+from ..effects import CloseTransport, SendBytes
+from ..errors import LocalError
+from ..inputs import BytesReceived, Disconnected, TimePassed
+from ..names import check_name
+from ..wire.frames import BINARY, TEXT
+from ..wire.payloads import WelcomePayload
+from .channel import ClientChannel
+from .cursor import Position
+from .handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
+from .link import FAR, Link
+from .outbox import ClientOutbox
+from .records import (
     ClientCancel,
     ClientClosed,
     ClientConfig,
@@ -23,7 +29,6 @@ from .client_records import (
     ClientInput,
     ClientJoin,
     ClientLeave,
-    ClientMessage,
     ClientOpened,
     ClientPublish,
     ClientRequest,
@@ -33,55 +38,12 @@ from .client_records import (
     ClientStop,
     MessageHandled,
     OpenTransport,
-    PublishSettled,
-    RequestSettled,
-    RoomGap,
-    RoomJoined,
-    RoomLeft,
-    RoomLive,
-    RoomReset,
-    ServerRefused,
     TransportFailed,
     TransportOpened,
 )
-from .client_rooms import ClientRooms
-from .effects import CloseTransport, SendBytes
-from .errors import LocalError
-from .frames import BINARY, TEXT
-from .inputs import BytesReceived, Disconnected, TimePassed
+from .rooms import ClientRooms
 
-__all__ = [
-    "MOVES",
-    "ClientCancel",
-    "ClientClosed",
-    "ClientConfig",
-    "ClientEffect",
-    "ClientInput",
-    "ClientJoin",
-    "ClientLeave",
-    "ClientMachine",
-    "ClientMessage",
-    "ClientOpened",
-    "ClientPublish",
-    "ClientRequest",
-    "ClientSend",
-    "ClientStart",
-    "ClientState",
-    "ClientStop",
-    "MessageHandled",
-    "OpenTransport",
-    "Position",
-    "PublishSettled",
-    "RequestSettled",
-    "RoomGap",
-    "RoomJoined",
-    "RoomLeft",
-    "RoomLive",
-    "RoomReset",
-    "ServerRefused",
-    "TransportFailed",
-    "TransportOpened",
-]
+__all__ = ["MOVES", "ClientMachine"]
 
 _S = ClientState
 MOVES: Final[dict[ClientState, frozenset[ClientState]]] = {
@@ -134,7 +96,7 @@ class ClientMachine:
         self._subprotocols = tuple(subprotocols)
         upgrade_request(self.target, bytes(16), self._headers, self._subprotocols)
         self._hello = hello
-        greeting: dict[str, object] = {"v": [1], "pub": pub if pub is not None else self._link.secret("pub")}
+        greeting: dict[str, object] = {"v": [1], "pub": pub if pub is not None else self._link.chance.secret("pub")}
         if token is not None:
             greeting["token"] = token
         self._rooms = ClientRooms(self._link, self.config)
@@ -284,7 +246,7 @@ class ClientMachine:
         if told.conn != self._link.conn or self._state is not ClientState.CONNECTING:
             return
         config = self.config
-        key = self._link.draw(16)
+        key = self._link.chance.draw(16)
         self._answer = AnswerReader(key, self._subprotocols, config.head_bytes_max, config.body_bytes_max)
         self._move(ClientState.UPGRADING, self._until)
         request = upgrade_request(self.target, key, self._headers, self._subprotocols)
@@ -369,12 +331,12 @@ class ClientMachine:
         link.failures += 1
         drain_at, self._channel.drain_at = self._channel.drain_at, FAR
         if failures:
-            delay = link.backoff(failures - 1, config.backoff_min_s, config.backoff_max_s)
+            delay = link.chance.backoff(failures - 1, config.backoff_min_s, config.backoff_max_s)
             # A server that only ever drains is no reason to hurry.
             return delay if drain_at == FAR else max(delay, drain_at - link.now)
         if drain_at != FAR:
             return max(0.0, drain_at - link.now)
-        return link.uniform(self._channel.reconnect_s)
+        return link.chance.uniform(self._channel.reconnect_s)
 
     # ---- time -----------------------------------------------------------------------------------
 

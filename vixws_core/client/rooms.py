@@ -10,10 +10,15 @@ slow reader costs bounded memory and never holds up the answers that it may itse
 
 from __future__ import annotations
 
-from . import client_link as wire
-from .client_cursor import Phase, Position, RoomCursor, check_name
-from .client_link import FAR, Incoming, Link
-from .client_records import (
+from ..effects import MessageSkipped
+from ..errors import LocalError
+from ..message import encode_json
+from ..names import check_name
+from ..wire.envelope import Incoming, client_message
+from ..wire.payloads import ErrorPayload, GapPayload, JoinedPayload, LivePayload, decode_payload
+from .cursor import Phase, Position, RoomCursor
+from .link import FAR, Link
+from .records import (
     ClientConfig,
     ClientJoin,
     ClientLeave,
@@ -24,9 +29,6 @@ from .client_records import (
     RoomLive,
     RoomReset,
 )
-from .effects import MessageSkipped
-from .errors import LocalError
-from .message import encode_json
 
 __all__ = ["ClientRooms"]
 
@@ -162,11 +164,11 @@ class ClientRooms:
             payload["last"] = room.asked.last
         if room.asked.from_floor:
             payload["on_fail"] = "floor"
-        self._link.send(wire.envelope("$join", encode_json(payload), ref=room.ref, room=room.name))
+        self._link.send(client_message("$join", encode_json(payload), ref=room.ref, room=room.name))
 
     def _send_leave(self, room: str) -> None:
         self._leaving[room] = self._leaving.get(room, 0) + 1
-        self._link.send(wire.envelope("$leave", b"{}", room=room))
+        self._link.send(client_message("$leave", b"{}", room=room))
 
     def _member(self, name: str | None) -> RoomCursor | None:
         """The room of that name, where the server has let us in."""
@@ -180,7 +182,7 @@ class ClientRooms:
         room = self._rooms.get(message.room or "")
         if room is None or room.phase is not Phase.ASKED or message.ref != room.ref:
             return
-        found = wire.decode_payload(wire.JoinedPayload, message.payload)
+        found = decode_payload(JoinedPayload, message.payload)
         room.phase = Phase.IN
         room.failures = 0
         recovered = found.recovered
@@ -208,7 +210,7 @@ class ClientRooms:
         """`$live`: all that was announced has come."""
         room = self._member(message.room)
         if room is not None:
-            found = wire.decode_payload(wire.LivePayload, message.payload)
+            found = decode_payload(LivePayload, message.payload)
             self._link.progress()
             self._link.tell(RoomLive(room.name, found.off))
 
@@ -217,7 +219,7 @@ class ClientRooms:
         room = self._member(message.room)
         if room is None:
             return
-        found = wire.decode_payload(wire.GapPayload, message.payload)
+        found = decode_payload(GapPayload, message.payload)
         if room.at is None:
             self._link.tell(RoomGap(room.name, dropped=found.dropped))
             return
@@ -233,7 +235,7 @@ class ClientRooms:
         room = self._member(message.room)
         if room is None:
             return
-        found = wire.decode_payload(wire.JoinedPayload, message.payload)
+        found = decode_payload(JoinedPayload, message.payload)
         room.note(0, (found.ep, found.from_, None))
         reason = found.reason or ""
         self._link.tell(RoomReset(room.name, found.ep, found.from_, found.head, found.floor, reason))
@@ -242,11 +244,11 @@ class ClientRooms:
         """`$kicked`: put out by the server."""
         room = self._member(message.room)
         if room is not None:
-            error = wire.decode_payload(wire.ErrorPayload, message.payload)
+            error = decode_payload(ErrorPayload, message.payload)
             self._forget(room)
             self._link.tell(RoomLeft(room.name, error.code, error.msg))
 
-    def refused(self, ref: str | None, error: wire.ErrorPayload) -> bool:
+    def refused(self, ref: str | None, error: ErrorPayload) -> bool:
         """`$err`; False where it answers no join of ours."""
         if ref is None or ref[:2] != "~j":
             return False
@@ -256,14 +258,14 @@ class ClientRooms:
                 return True
         return True
 
-    def _refused(self, room: RoomCursor, error: wire.ErrorPayload) -> None:
+    def _refused(self, room: RoomCursor, error: ErrorPayload) -> None:
         if not error.retry:
             self._forget(room)
             self._link.tell(RoomLeft(room.name, error.code, error.msg))
             return
         config = self._config
         room.phase = Phase.OUT
-        delay = self._link.backoff(room.failures, config.backoff_min_s, config.backoff_max_s)
+        delay = self._link.chance.backoff(room.failures, config.backoff_min_s, config.backoff_max_s)
         room.failures += 1
         if error.after_ms is not None:
             delay += min(error.after_ms / 1000, config.reconnect_told_max_s)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, PingReceived, encode_close, encode_frame
 from ..message import Json, encode_json
-from .chance import Chance
+from ..wire.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, PingReceived, encode_close, encode_frame
 from .faults import Habits
 from .network import Network
 from .store import Truth
+from .streams import Chance
 
 __all__ = ["WildClient"]
 

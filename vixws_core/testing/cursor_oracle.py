@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .failed import check
+from .decoding import Asked, Heard
+from .oracle import check
 from .store import Truth
-from .taps import Asked, Heard
 
 __all__ = ["Place", "check_joined"]
 

@@ -19,13 +19,13 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from .app_session import Session
-from .effects import AppMessage, HistoryListed, Published, PublishFailed
-from .errors import Refused
-from .inputs import Since
-from .message import StoredMessage
+from ..effects import AppMessage, HistoryListed, Published, PublishFailed
+from ..errors import Refused
+from ..inputs import Since
+from ..message import StoredMessage
+from ..wire.envelope import store_error
 from .router import Router
-from .wire import store_error
+from .session import Session
 
 __all__ = ["HistoryPayload", "JoinPayload", "LeavePayload", "MessagePayload", "TypingPayload", "build"]
 

@@ -15,7 +15,7 @@ import h11
 import msgspec
 from wsproto.utilities import generate_accept_token
 
-from .errors import LocalError
+from ..errors import LocalError
 
 __all__ = ["AnswerReader", "Refusal", "Switched", "Target", "parse_url", "upgrade_request"]
 

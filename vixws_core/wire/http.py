@@ -15,7 +15,7 @@ import h11
 import msgspec
 from wsproto.utilities import generate_accept_token, split_comma_header
 
-from .errors import LocalError
+from ..errors import LocalError
 
 __all__ = ["Head", "HeadReader", "HeadRefused", "http_answer", "http_switching"]
 

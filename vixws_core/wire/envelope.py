@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 
-from .errors import BadMessage
-from .message import StoredMessage
+from ..codes import BAD_JSON, BAD_MESSAGE, INTERNAL, RETRY_CODES, STORE_FULL, STORE_UNAVAILABLE, TOO_DEEP
+from ..errors import BadMessage, LocalError
+from ..message import StoredMessage
+from .payloads import Offset, Text
 
 __all__ = [
-    "RETRY_CODES",
     "Envelope",
-    "HelloPayload",
-    "HistoryPayload",
-    "JoinPayload",
-    "SincePayload",
+    "Incoming",
     "answer",
+    "client_message",
     "decode",
-    "decode_payload",
+    "decode_incoming",
     "error",
     "find_ref",
     "quote",
@@ -33,22 +32,16 @@ __all__ = [
     "stored_message",
 ]
 
-RETRY_CODES: Final = frozenset(("rate_limited", "store_unavailable", "store_full", "internal"))
-"""Error codes after which the same message may be sent again."""
-
 _STORE_ERRORS: Final = {
-    "store_unavailable": "the store is not available",
-    "store_full": "the store is full",
-    "internal": "the store failed",
+    STORE_UNAVAILABLE: "the store is not available",
+    STORE_FULL: "the store is full",
+    INTERNAL: "the store failed",
 }
 
 _ENVELOPE_KEYS: Final = ("type", "payload", "room", "ref", "mid", "kind")
 _EMPTY: Final = msgspec.Raw(b"{}")
 _EVENT: Final = "event"
 _encode = msgspec.json.Encoder().encode
-
-Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-Text = Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -62,42 +55,24 @@ class Envelope(msgspec.Struct, gc=False):
     kind: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = _EVENT
 
 
-class HelloPayload(msgspec.Struct, gc=False):
-    """What a `$hello` says: the versions spoken, a session to resume, the secret that scopes `mid`s."""
+class Incoming(msgspec.Struct, gc=False):
+    """The head of one message from a server; `payload` is raw JSON."""
 
-    v: Annotated[tuple[int, ...], msgspec.Meta(max_length=16)] = (1,)
-    session: Text | None = None
-    pub: Text | None = None
-    caps: Annotated[tuple[Text, ...], msgspec.Meta(max_length=32)] = ()
-
-
-class SincePayload(msgspec.Struct, gc=False):
-    """A position in a room's log."""
-
-    ep: Text
-    off: Offset
-    id: Text | None = None
-
-
-class JoinPayload(msgspec.Struct, gc=False):
-    """What a `$join` asks."""
-
-    since: SincePayload | None = None
-    last: Offset = 0
-    on_fail: str = "head"
-
-
-class HistoryPayload(msgspec.Struct, gc=False):
-    """What a `$history` asks: entries below `before`, newest first, or above `after`, oldest first."""
-
-    before: Offset | None = None
-    after: Offset | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    payload: msgspec.Raw = _EMPTY
+    room: str | None = None
+    ref: str | None = None
+    kind: str = "event"
+    ep: Text = ""
+    off: Offset = 0
+    id: Text = ""
+    ts: Text = ""
+    mid: str | None = None
+    sender: str | None = msgspec.field(default=None, name="from")
 
 
 _ENVELOPES: Final = msgspec.json.Decoder(Envelope)
-_PAYLOADS: Final = {kind: msgspec.json.Decoder(kind) for kind in (HelloPayload, JoinPayload, HistoryPayload)}
-_Payload = TypeVar("_Payload", HelloPayload, JoinPayload, HistoryPayload)
+_INCOMING: Final = msgspec.json.Decoder(Incoming)
 
 
 def decode(text: str, depth_max: int = 64) -> Envelope:
@@ -108,16 +83,16 @@ def decode(text: str, depth_max: int = 64) -> Envelope:
     try:
         found = _ENVELOPES.decode(text)
     except msgspec.ValidationError as exc:
-        raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
+        raise BadMessage(BAD_MESSAGE, f"expected an object with a string type: {exc}") from None
     except (msgspec.DecodeError, UnicodeError) as exc:
         if "\\ud" in text.lower() and "truncated" in str(exc):  # So msgspec words a surrogate without its other half.
-            raise BadMessage("bad_json", "expected no lone surrogates in strings") from None
-        raise BadMessage("bad_json", f"expected a JSON object: {exc}") from None
+            raise BadMessage(BAD_JSON, "expected no lone surrogates in strings") from None
+        raise BadMessage(BAD_JSON, f"expected a JSON object: {exc}") from None
     except RecursionError:
-        raise BadMessage("too_deep", f"nesting must be at most {depth_max} deep") from None
+        raise BadMessage(TOO_DEEP, f"nesting must be at most {depth_max} deep") from None
     payload = bytes(found.payload)
     if payload[:1] != b"{":
-        raise BadMessage("bad_message", "expected an object as payload")
+        raise BadMessage(BAD_MESSAGE, "expected an object as payload")
     if (
         text.count("{") + text.count("[") > depth_max
         or text.count('"type"') > 1
@@ -137,7 +112,7 @@ def decode(text: str, depth_max: int = 64) -> Envelope:
 def _look_closely(text: str, depth_max: int) -> None:
     """Looks for what the scan suspected: a duplicate envelope key (escaped, perhaps), deep nesting."""
     if _depth(text) > depth_max:
-        raise BadMessage("too_deep", f"nesting must be at most {depth_max} deep")
+        raise BadMessage(TOO_DEEP, f"nesting must be at most {depth_max} deep")
     outermost: list[tuple[str, object]] = []
 
     def keep(pairs: list[tuple[str, object]]) -> None:
@@ -147,7 +122,7 @@ def _look_closely(text: str, depth_max: int) -> None:
     keys = [key for key, _ in outermost]
     for key in _ENVELOPE_KEYS:
         if keys.count(key) > 1:
-            raise BadMessage("bad_message", f"expected the key {key!r} once")
+            raise BadMessage(BAD_MESSAGE, f"expected the key {key!r} once")
 
 
 def _nothing(_: str) -> int:
@@ -189,14 +164,6 @@ def find_ref(text: str) -> str | None:
         return _ONLY_REF.decode(text).ref
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-
-
-def decode_payload(kind: type[_Payload], payload: bytes | msgspec.Raw) -> _Payload:
-    """Reads the payload of a `$` message. Raises: `BadMessage` (`bad_message`)."""
-    try:
-        return _PAYLOADS[kind].decode(payload)  # type: ignore[return-value]  # The table maps a kind to its decoder.
-    except msgspec.MsgspecError as exc:
-        raise BadMessage("bad_message", f"expected another payload: {exc}") from None
 
 
 @lru_cache(4096)
@@ -251,3 +218,37 @@ def room_message(type: str, room: str, payload: bytes, kind: str = "event", mid:
     if mid is not None:
         head += f',"mid":{_encode(mid).decode()}'
     return b'%b,"payload":%b}' % (head.encode(), payload)
+
+
+def decode_incoming(text: str) -> Incoming | None:
+    """Reads one message of a server; None where the text is no envelope."""
+    try:
+        found = _INCOMING.decode(text)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors.
+        return None
+    return found if memoryview(found.payload)[0] == 0x7B else None
+
+
+def client_message(
+    type: str,
+    payload: bytes,
+    *,
+    ref: str | None = None,
+    room: str | None = None,
+    mid: str | None = None,
+    kind: str = "event",
+) -> bytes:
+    """One message of a client as UTF-8 JSON. Raises: `LocalError` for text that is not Unicode."""
+    head: dict[str, str] = {"type": type}
+    if room is not None:
+        head["room"] = room
+    if ref is not None:
+        head["ref"] = ref
+    if mid is not None:
+        head["mid"] = mid
+    if kind != "event":
+        head["kind"] = kind
+    try:
+        return b'%b,"payload":%b}' % (_encode(head)[:-1], payload)
+    except (UnicodeError, msgspec.MsgspecError) as exc:
+        raise LocalError(f"type, room and mid must be valid Unicode: {exc}") from None

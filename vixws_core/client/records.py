@@ -12,8 +12,8 @@ from enum import Enum
 
 import msgspec
 
-from .effects import CloseTransport, MessageSkipped, PauseReading, PeerMisbehaved, ResumeReading, SendBytes
-from .inputs import BytesReceived, Disconnected, Since, TimePassed
+from ..effects import CloseTransport, MessageSkipped, PauseReading, PeerMisbehaved, ResumeReading, SendBytes
+from ..inputs import BytesReceived, Disconnected, Since, TimePassed
 
 __all__ = [
     "ClientCancel",

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from . import client_link as wire
-from .client_link import FAR, Incoming, Link
-from .client_outbox import ClientOutbox
-from .client_records import ClientConfig, ServerRefused
-from .client_rooms import ClientRooms
-from .effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
-from .errors import BadMessage
-from .frames import PING, PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_close
-from .message import encode_json
+from ..effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
+from ..errors import BadMessage
+from ..message import encode_json
+from ..wire.envelope import Incoming, client_message, decode_incoming
+from ..wire.frames import PING, PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_close
+from ..wire.payloads import DrainPayload, ErrorPayload, WelcomePayload, decode_payload
+from .link import FAR, Link
+from .outbox import ClientOutbox
+from .records import ClientConfig, ServerRefused
+from .rooms import ClientRooms
 
 __all__ = ["ClientChannel", "Ended", "Opened"]
 
@@ -28,7 +29,7 @@ _HELLO: Final = "~hello"
 class Opened(Protocol):
     """Hears that messages may flow: what the `$welcome` said (defaults without hello), and its JSON."""
 
-    def __call__(self, welcome: wire.WelcomePayload, payload: bytes, /) -> None: ...
+    def __call__(self, welcome: WelcomePayload, payload: bytes, /) -> None: ...
 
 
 class Ended(Protocol):
@@ -96,10 +97,10 @@ class ClientChannel:
         self._early = []
         self.drain_at = FAR
         if self._hello is None:
-            self._opened(wire.WelcomePayload(), b"{}")
+            self._opened(WelcomePayload(), b"{}")
             return
         payload = {**self._hello, "session": self.session}
-        self._link.send(wire.envelope("$hello", encode_json(payload), ref=_HELLO))
+        self._link.send(client_message("$hello", encode_json(payload), ref=_HELLO))
 
     def opened(self) -> None:
         """Takes the messages that came before the welcome, and begins to ping."""
@@ -122,7 +123,7 @@ class ClientChannel:
 
     def send_close(self, code: int, reason: str = "") -> None:
         """Sends a close frame."""
-        self._link.tell(SendBytes(self._link.conn, encode_close(code, reason, self._link.mask())))
+        self._link.tell(SendBytes(self._link.conn, encode_close(code, reason, self._link.chance.mask())))
 
     def ping(self) -> None:
         """Sends a ping, if it is time for one."""
@@ -198,7 +199,7 @@ class ClientChannel:
         self._ended(code, reason, stop=stop)
 
     def _message(self, data: str | bytes) -> None:
-        message = wire.decode(data) if isinstance(data, str) else None
+        message = decode_incoming(data) if isinstance(data, str) else None
         if message is not None and message.type[0] == "$":
             try:
                 self._said(message, data)
@@ -246,7 +247,7 @@ class ClientChannel:
         if self._link.is_open or message.ref != _HELLO:
             return
         try:
-            welcome = wire.decode_payload(wire.WelcomePayload, message.payload)
+            welcome = decode_payload(WelcomePayload, message.payload)
         except BadMessage as exc:
             self._link.blame(exc.code, f"$welcome: {exc}")
             self._fail(1002, "a good $welcome is expected")
@@ -257,23 +258,23 @@ class ClientChannel:
 
     def _said_pong(self, message: Incoming) -> None:
         self._link.progress()
-        self._take_reconnect(wire.decode_payload(wire.WelcomePayload, message.payload))
+        self._take_reconnect(decode_payload(WelcomePayload, message.payload))
 
-    def _take_reconnect(self, told: wire.WelcomePayload) -> None:
+    def _take_reconnect(self, told: WelcomePayload) -> None:
         if told.reconnect_ms is not None:
             config = self._config
             self.reconnect_s = min(max(told.reconnect_ms / 1000, config.reconnect_first_s), config.reconnect_told_max_s)
 
     def _said_ping(self, message: Incoming) -> None:
-        self._link.send(wire.envelope("$pong", b"{}", ref=message.ref))
+        self._link.send(client_message("$pong", b"{}", ref=message.ref))
 
     def _said_drain(self, message: Incoming) -> None:
-        drain = wire.decode_payload(wire.DrainPayload, message.payload)
+        drain = decode_payload(DrainPayload, message.payload)
         if drain.reconnect_in_ms is not None:
             self.drain_at = self._link.now + min(drain.reconnect_in_ms / 1000, self._config.reconnect_told_max_s)
 
     def _said_error(self, message: Incoming) -> None:
-        error = wire.decode_payload(wire.ErrorPayload, message.payload)
+        error = decode_payload(ErrorPayload, message.payload)
         if message.ref == _HELLO and not self._link.is_open:
             if not self._closing:
                 self._fail(1000, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)

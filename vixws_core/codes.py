@@ -1,0 +1,201 @@
+"""The words and numbers of failure: every `$err` code, every close code, every word for a peer's misbehaviour.
+
+One vocabulary for the hub, the client, the stores, the metrics and the docs; each is written out here and nowhere
+else. It stands on the ground, beneath the wire, because the exceptions and the log speak it too.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+__all__ = [
+    "CLOSES",
+    "ERRORS",
+    "MISBEHAVIOUR",
+    "RETRY_CODES",
+    "SENDABLE_CLOSES",
+    "CloseCode",
+    "ErrorCode",
+    "Misbehaviour",
+]
+
+
+class ErrorCode(msgspec.Struct, frozen=True):
+    """One `$err` code: whether the same message may be sent again, who says it, and what it means."""
+
+    code: str
+    retry: bool
+    by: Literal["hub", "store", "application", "later"]
+    """Who answers with it first; `later`: reserved for what is not built yet."""
+    meaning: str
+
+
+class CloseCode(msgspec.Struct, frozen=True):
+    """One close code (RFC 6455 §7.4): who sends it, what a client does then, and what it means."""
+
+    code: int
+    by: Literal["hub", "client", "either", "nobody", "later"]
+    """Who sends it; `nobody`: it only stands for a close frame without a code, or none at all."""
+    client: Literal["stops", "backs off", "comes back at its time"]
+    meaning: str
+
+
+class Misbehaviour(msgspec.Struct, frozen=True):
+    """One word of `PeerMisbehaved` that is no `$err` code: what the peer did."""
+
+    word: str
+    meaning: str
+
+
+# ---- `$err` ---------------------------------------------------------------------------------------
+
+BAD_JSON: Final = "bad_json"
+BAD_MESSAGE: Final = "bad_message"
+TOO_DEEP: Final = "too_deep"
+TOO_LARGE: Final = "too_large"
+UNKNOWN_TYPE: Final = "unknown_type"
+UNKNOWN_ROOM: Final = "unknown_room"
+BAD_ROOM: Final = "bad_room"
+TOO_MANY_ROOMS: Final = "too_many_rooms"
+DENIED: Final = "denied"
+RATE_LIMITED: Final = "rate_limited"
+MID_CONFLICT: Final = "mid_conflict"
+STORE_UNAVAILABLE: Final = "store_unavailable"
+STORE_FULL: Final = "store_full"
+INTERNAL: Final = "internal"
+SEQ_GAP: Final = "seq_gap"
+FENCED: Final = "fenced"
+STALE_MID: Final = "stale_mid"
+BAD_BATCH: Final = "bad_batch"
+BAD_BINARY: Final = "bad_binary"
+
+ERRORS: Final = (
+    ErrorCode(BAD_JSON, False, "hub", "the text is no JSON object"),
+    ErrorCode(
+        BAD_MESSAGE, False, "hub", "JSON, but no envelope; or a join that was left or repeated before its answer"
+    ),
+    ErrorCode(TOO_DEEP, False, "hub", "nested too deep"),
+    ErrorCode(TOO_LARGE, False, "application", "larger than a message may be"),
+    ErrorCode(UNKNOWN_TYPE, False, "hub", "no handler, or no such `$` type"),
+    ErrorCode(UNKNOWN_ROOM, False, "hub", "a room that keeps no history was asked for it"),
+    ErrorCode(BAD_ROOM, False, "hub", "a name that no room can have"),
+    ErrorCode(TOO_MANY_ROOMS, False, "hub", "more rooms than a connection may be in"),
+    ErrorCode(DENIED, False, "application", "the application's guard or handler refused"),
+    ErrorCode(RATE_LIMITED, True, "later", "too many of this kind for now"),
+    ErrorCode(MID_CONFLICT, False, "store", "this `mid` was used with another content"),
+    ErrorCode(STORE_UNAVAILABLE, True, "store", "the store could not, for now"),
+    ErrorCode(STORE_FULL, True, "store", "the store has no room, for now"),
+    ErrorCode(INTERNAL, True, "store", "it failed in a way that was not expected"),
+    ErrorCode(SEQ_GAP, False, "later", "a producer's number is beyond the next one"),
+    ErrorCode(FENCED, False, "later", "a producer's epoch is over"),
+    ErrorCode(STALE_MID, False, "later", "a producer's number is older than what is kept"),
+    ErrorCode(BAD_BATCH, False, "later", "a batch that breaks its rules"),
+    ErrorCode(BAD_BINARY, False, "later", "a binary envelope whose parts do not add up"),
+)
+"""All `$err` codes of the protocol (PROTOCOL §11)."""
+
+RETRY_CODES: Final = frozenset(error.code for error in ERRORS if error.retry)
+"""Error codes after which the same message may be sent again."""
+
+# ---- closes ---------------------------------------------------------------------------------------
+
+CLOSE_NORMAL: Final = 1000
+CLOSE_GOING_AWAY: Final = 1001
+CLOSE_PROTOCOL_ERROR: Final = 1002
+CLOSE_BAD_KIND: Final = 1003
+CLOSE_NO_CODE: Final = 1005
+CLOSE_NO_FRAME: Final = 1006
+CLOSE_BAD_DATA: Final = 1007
+CLOSE_POLICY: Final = 1008
+CLOSE_TOO_BIG: Final = 1009
+CLOSE_NO_EXTENSION: Final = 1010
+CLOSE_SERVER_FAULT: Final = 1011
+CLOSE_RESTART: Final = 1012
+CLOSE_TRY_LATER: Final = 1013
+CLOSE_BAD_GATEWAY: Final = 1014
+CLOSE_BAD_TOKEN: Final = 4001
+CLOSE_BAD_PROTOCOL: Final = 4002
+CLOSE_DENIED: Final = 4003
+CLOSE_REPLACED: Final = 4009
+CLOSE_VERSION: Final = 4010
+CLOSE_TOKEN_EXPIRED: Final = 4101
+CLOSE_SLOW: Final = 4108
+CLOSE_OVERLOADED: Final = 4113
+CLOSE_DRAIN: Final = 4200
+CLOSE_MOVED: Final = 4201
+
+CLOSES: Final = (
+    CloseCode(CLOSE_NORMAL, "either", "backs off", "done"),
+    CloseCode(CLOSE_GOING_AWAY, "either", "backs off", "idle, or the peer goes away"),
+    CloseCode(CLOSE_PROTOCOL_ERROR, "either", "backs off", "the framing was broken"),
+    CloseCode(CLOSE_BAD_KIND, "client", "backs off", "a kind of data that is not taken"),
+    CloseCode(CLOSE_NO_CODE, "nobody", "backs off", "a close frame without a code"),
+    CloseCode(CLOSE_NO_FRAME, "nobody", "backs off", "the connection ended without a close frame"),
+    CloseCode(CLOSE_BAD_DATA, "either", "backs off", "text that is not UTF-8"),
+    CloseCode(
+        CLOSE_POLICY, "either", "backs off", "too many control frames or fragments, or a message not complete in time"
+    ),
+    CloseCode(CLOSE_TOO_BIG, "either", "backs off", "a message over `message_bytes`"),
+    CloseCode(CLOSE_NO_EXTENSION, "client", "backs off", "an extension is missing"),
+    CloseCode(CLOSE_SERVER_FAULT, "either", "backs off", "a handler failed, or a ping was not answered"),
+    CloseCode(CLOSE_RESTART, "hub", "backs off", "the server shuts down; for clients that never said `$hello`"),
+    CloseCode(CLOSE_TRY_LATER, "client", "backs off", "try later"),
+    CloseCode(CLOSE_BAD_GATEWAY, "client", "backs off", "a gateway got no good answer"),
+    CloseCode(CLOSE_BAD_TOKEN, "later", "stops", "the identity was not proved"),
+    CloseCode(CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken"),
+    CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection"),
+    CloseCode(CLOSE_REPLACED, "later", "stops", "another connection took the session over"),
+    CloseCode(CLOSE_VERSION, "hub", "stops", "no common version"),
+    CloseCode(CLOSE_TOKEN_EXPIRED, "later", "backs off", "the identity is no longer good"),
+    CloseCode(CLOSE_SLOW, "hub", "backs off", "it took nothing for 30 s"),
+    CloseCode(CLOSE_OVERLOADED, "later", "backs off", "the server has too much to do"),
+    CloseCode(CLOSE_DRAIN, "hub", "comes back at its time", "the server shuts down"),
+    CloseCode(CLOSE_MOVED, "later", "comes back at its time", "the session lives elsewhere"),
+)
+"""All close codes that vixws sends or gives a meaning to (RFC 6455 §7.4.1, the IANA registry, PROTOCOL §11)."""
+
+SENDABLE_CLOSES: Final = tuple(close.code for close in CLOSES if close.by != "nobody" and close.code < 3000)
+"""Close codes below 3000 that an endpoint may send (RFC 6455 §7.4.1 and the IANA registry)."""
+
+CLOSE_STOPS_FIRST: Final = 4000
+CLOSE_STOPS_LAST: Final = 4099
+"""After a close code in this band a client stops (PROTOCOL §11)."""
+
+CLOSE_OWN_FIRST: Final = 3000
+CLOSE_OWN_LAST: Final = 4999
+"""Close codes that applications may choose freely (RFC 6455 §7.4.2)."""
+
+# ---- misbehaviour ---------------------------------------------------------------------------------
+
+BAD_HANDSHAKE: Final = "bad_handshake"
+HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
+PROTOCOL_ERROR: Final = "protocol_error"
+BAD_UTF8: Final = "bad_utf8"
+TOO_MANY_FRAGMENTS: Final = "too_many_fragments"
+MESSAGE_TIMEOUT: Final = "message_timeout"
+PING_TIMEOUT: Final = "ping_timeout"
+SLOW: Final = "slow"
+VERSION: Final = "version"
+
+MISBEHAVIOUR: Final = (
+    Misbehaviour(BAD_HANDSHAKE, "a request that breaks a rule"),
+    Misbehaviour(HANDSHAKE_TIMEOUT, "no complete request in time"),
+    Misbehaviour(PROTOCOL_ERROR, "broken framing, or a rule of the protocol"),
+    Misbehaviour(BAD_UTF8, "text that is not UTF-8"),
+    Misbehaviour(TOO_MANY_FRAGMENTS, "more fragments than a message may have"),
+    Misbehaviour(MESSAGE_TIMEOUT, "a message not complete in time"),
+    Misbehaviour(PING_TIMEOUT, "a ping unanswered"),
+    Misbehaviour(SLOW, "took no byte in time"),
+    Misbehaviour(VERSION, "no common version"),
+)
+"""Words of `PeerMisbehaved` besides the `$err` codes."""
+
+FRAMING_FAULTS: Final = {
+    CLOSE_PROTOCOL_ERROR: PROTOCOL_ERROR,
+    CLOSE_BAD_DATA: BAD_UTF8,
+    CLOSE_POLICY: TOO_MANY_FRAGMENTS,
+    CLOSE_TOO_BIG: TOO_LARGE,
+}
+"""What a peer did, by the close code that answers its framing."""
