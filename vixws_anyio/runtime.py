@@ -115,7 +115,7 @@ class Runtime:
         self._base: TaskGroup | None = None
         self._handlers: TaskGroup | None = None
         self._driver: Driver | None = None
-        self.hub = Hub(settings.hub, seed=secrets.token_bytes(32), wall_zero=time.time() - time.monotonic())
+        self.hub = Hub(settings.hub, seed=secrets.token_bytes(32))
         self.app = App(
             self.hub,
             self.do,

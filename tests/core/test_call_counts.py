@@ -17,11 +17,11 @@ from .harness import Harness
 
 CORE = str(Path(vixws_core.__file__).parent)
 
-ECHOES_OF_64 = 1_495
+ECHOES_OF_64 = 1_432
 """64 messages in one read, each answered by a plain handler."""
-PUBLISH_TO_3 = 73
+PUBLISH_TO_3 = 77
 """A stored publish of a client to a room of three, with its acknowledgement."""
-PAGE_OF_50 = 203
+PAGE_OF_50 = 206
 """A join that reads 50 messages from the store."""
 
 

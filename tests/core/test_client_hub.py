@@ -57,7 +57,7 @@ class Loop:
         self.now = 0.0
         self.up = True
         self.log = PureLog("e1")
-        self.hub = Hub(config or HubConfig(), seed=b"hub", wall_zero=0.0)
+        self.hub = Hub(config or HubConfig(), seed=b"hub")
         self.pump = Pump(self.hub, lambda: self.now, (LogExecutor(self.log, self._post, lambda: "t"), self))
         self.clients: dict[int, tuple[Side, int]] = {}
         self._conns = 0

@@ -359,11 +359,11 @@ def test_tails_stay_within_the_budget_of_all_rooms() -> None:
     for number in range(20):
         publish(harness, 30, 50, f"room {number}")
 
-        assert harness.hub._cursors._tails.size <= 5_000
+        assert harness.hub.tail_bytes <= 5_000
     for number in range(20):
         harness.put(Leave(member.conn, f"room {number}"))
 
-    assert harness.hub._cursors._tails.size == 0
+    assert harness.hub.tail_bytes == 0
 
 
 def test_parked_member_reads_what_a_room_skipped() -> None:

@@ -15,6 +15,7 @@ from vixws_core.effects import (
     Requested,
     ResumeReading,
 )
+from vixws_core.hub import ConnectionState
 from vixws_core.inputs import (
     Accept,
     BytesFlushed,
@@ -40,7 +41,14 @@ QUIET = HubConfig(ping_interval_s=0, idle_timeout_s=0)
 def when_closed(harness: Harness, peer: Peer, limit: float) -> float:
     """Lets time pass until the peer's close frame or its end; returns the seconds that took."""
     start = harness.now
-    while harness.now < start + limit and not (peer.closed or harness.hub._state.conns[peer.conn].phase > 2):
+    while (
+        harness.now < start + limit
+        and not peer.closed
+        and (
+            harness.hub.is_open(peer.conn)
+            or harness.hub.state_of(peer.conn) in (ConnectionState.HEAD, ConnectionState.ASKED)
+        )
+    ):
         due = harness.hub.next_deadline()
         assert due is not None
         harness.run_until(due)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vixws_core.tail import Tail, Tails
+from vixws_core.hub.rooms.tail import Tail, Tails
 
 
 def filled(tails: Tails, count: int, size: int = 10, first: int = 1) -> Tail:

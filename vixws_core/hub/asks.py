@@ -1,0 +1,98 @@
+"""Open questions: what was asked of the world, for whom, and what to do with the answer.
+
+Whoever asks keeps one record here, under a fresh number; the answer gives the record back, once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .model import Member
+
+__all__ = ["AppendAsked", "Ask", "Asks", "CursorAsked", "HistoryAsked", "ListAsked", "PageAsked", "PositionAsked"]
+
+
+class AppendAsked(msgspec.Struct, frozen=True, gc=False):
+    """A publish on its way to the log: whom to answer, a client (`conn`, `ref`), the application (`request`)."""
+
+    room: str
+    conn: int | None
+    ref: str | None
+    mid: str | None
+    request: int | None
+
+
+class CursorAsked(msgspec.Struct, frozen=True):
+    """Where a member's cursor starts; with the room's epoch and position when it was asked."""
+
+    member: Member
+    ep: str
+    pos: int
+
+
+class PageAsked(msgspec.Struct, frozen=True):
+    """A page that members lack: the room, its epoch, behind which offset, up to which, and how many bytes.
+
+    `members` grows while the page is on its way: an identical read is asked for once.
+    """
+
+    key: tuple[str, str, int, int]
+    until: int
+    members: list[Member]
+
+
+class HistoryAsked(msgspec.Struct, frozen=True, gc=False):
+    """A client's `$history`."""
+
+    conn: int
+    ref: str | None
+    room: str
+    newest_first: bool
+    weight: int
+
+
+class PositionAsked(msgspec.Struct, frozen=True, gc=False):
+    """A client's `$position`."""
+
+    conn: int
+    ref: str | None
+    room: str
+
+
+class ListAsked(msgspec.Struct, frozen=True, gc=False):
+    """The application's question for stored messages: its own number, and the connection that it is for."""
+
+    request: int
+    conn: int | None
+    weight: int
+
+
+Ask = AppendAsked | CursorAsked | PageAsked | HistoryAsked | PositionAsked | ListAsked
+"""Whatever was asked."""
+
+
+class Asks:
+    """The questions of one hub that are not answered."""
+
+    __slots__ = ("_last", "_open", "appends")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._open: dict[int, Ask] = {}
+        self.appends = 0
+        """Open appends: a hub that shuts down waits for them."""
+
+    def put(self, ask: Ask) -> int:
+        """Keeps a question; returns its number."""
+        self._last = number = self._last + 1
+        self._open[number] = ask
+        if type(ask) is AppendAsked:
+            self.appends += 1
+        return number
+
+    def take(self, number: int) -> Ask | None:
+        """Gives a question back and forgets it; None where there is none with this number."""
+        ask = self._open.pop(number, None)
+        if type(ask) is AppendAsked:
+            self.appends -= 1
+        return ask

@@ -1,0 +1,86 @@
+"""Whether a connection is read: the reasons to pause, and what waits meanwhile."""
+
+from __future__ import annotations
+
+from ...effects import PauseReading, ResumeReading
+from ..model import FAR, HANDLED, Connection, ConnectionState, Pause, Session
+from ..step import Step
+from .timers import Timers
+
+__all__ = ["BACKLOG_BYTES", "Reading"]
+
+BACKLOG_BYTES = 131_072
+"""Unparsed bytes of one connection above which it is not read; two reads' worth."""
+
+
+class Reading:
+    """Pauses and resumes connections."""
+
+    __slots__ = ("_step", "_timers")
+
+    def __init__(self, step: Step, timers: Timers) -> None:
+        self._step = step
+        self._timers = timers
+
+    def pause(self, connection: Connection, why: Pause) -> None:
+        """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
+        state = connection.state
+        if not connection.pauses and state is not ConnectionState.CLOSED and state is not ConnectionState.GONE:
+            self._step.out.append(PauseReading(connection.id))
+        connection.pauses |= why
+
+    def resume(self, connection: Connection, why: Pause) -> None:
+        """Takes one reason away; with the last one reading goes on, and the suspended deadlines begin anew."""
+        if not connection.pauses & why:
+            return
+        connection.pauses &= ~why
+        if why & Pause.HOLDING:
+            self.look_at_held(connection)
+        state = connection.state
+        if connection.pauses or state is ConnectionState.CLOSED or state is ConnectionState.GONE:
+            return
+        self._timers.begin_anew(connection)
+        self._step.out.append(ResumeReading(connection.id))
+        self._timers.rearm(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Our close frame is sent and the peer's is awaited: it is read, whatever held it up before."""
+        if connection.pauses:
+            connection.pauses = 0
+            self._step.out.append(ResumeReading(connection.id))
+
+    def rest(self, connection: Connection, until: float) -> None:
+        """Stops reading until a time: it sent more than its rate allows."""
+        connection.resume_at = until
+        self._step.ready.pop(connection.id, None)
+        self.pause(connection, Pause.RATE)
+        self._timers.arm(connection, until)
+
+    def rested(self, connection: Connection) -> None:
+        """Its time to rest is over."""
+        connection.resume_at = FAR
+        self.resume(connection, Pause.RATE)
+
+    def look_at_held(self, connection: Connection) -> None:
+        """Goes on with the frames that were held back, in the next step, unless another reason holds them."""
+        reader = connection.reader
+        if reader is None or not reader.held or connection.state not in HANDLED:
+            return
+        holding = connection.pauses & Pause.HOLDING and connection.state is not ConnectionState.GONE
+        if not holding and not connection.pauses & Pause.QUEUED:
+            self._step.ready[connection.id] = None
+
+    # ---- what is asked and not answered -----------------------------------------------------------
+
+    def owe(self, session: Session, weight: int = 1) -> None:
+        """A publish or a question of the session is under way; with too many of them it is not read."""
+        session.unanswered += weight
+        if session.unanswered >= self._step.config.publishes_max:
+            self.pause(session.connection, Pause.UNANSWERED)
+
+    def settle(self, session: Session, weight: int = 1) -> None:
+        """One of them is answered."""
+        session.unanswered -= weight
+        connection = session.connection
+        if connection.pauses & Pause.UNANSWERED and session.unanswered <= self._step.config.publishes_max // 2:
+            self.resume(connection, Pause.UNANSWERED)

@@ -1,0 +1,110 @@
+"""When a connection is looked at next. Finding that time does nothing else; `hub/deadlines.py` acts on it."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from ..model import FAR, Connection, ConnectionState
+from ..step import Step
+
+__all__ = ["Timers"]
+
+
+class Timers:
+    """A heap of times, re-armed lazily: a message costs attribute stores, and an entry that fires early is put back."""
+
+    __slots__ = ("_heap", "_step")
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._heap: list[tuple[float, int]] = []
+
+    def arm(self, connection: Connection, when: float) -> None:
+        """Sees to it that `connection` is looked at no later than `when`."""
+        if when < connection.armed:
+            connection.armed = when
+            heappush(self._heap, (when, connection.id))
+
+    def due(self) -> Connection | None:
+        """Takes the next connection whose time to be looked at has come."""
+        heap = self._heap
+        while heap and heap[0][0] <= self._step.now:
+            when, id = heappop(heap)
+            connection = self._step.connections.get(id)
+            if connection is not None and connection.armed == when:
+                connection.armed = FAR
+                return connection
+        return None
+
+    def deadline(self) -> float | None:
+        """When to look next; None where nothing waits for time."""
+        heap = self._heap
+        while heap:
+            when, id = heap[0]
+            connection = self._step.connections.get(id)
+            if connection is not None and connection.armed == when:
+                return when
+            heappop(heap)
+        return None
+
+    def next_of(self, connection: Connection) -> float:
+        """When something is due for a connection as it is now; `FAR` where nothing is."""
+        config, state = self._step.config, connection.state
+        if state is not ConnectionState.OPEN:
+            if state is ConnectionState.GONE:
+                return FAR
+            opening = state is ConnectionState.HEAD or state is ConnectionState.ASKED
+            return connection.since + (config.handshake_timeout_s if opening else config.close_timeout_s)
+        when = connection.resume_at
+        if connection.parked:
+            when = min(when, connection.last_flush + config.flush_stall_s)
+        if connection.session is not None:
+            when = min(when, connection.session.retry_at)
+        if connection.pauses:
+            return when  # Every deadline that only reading can meet is suspended (PROTOCOL §5).
+        silent = self.silent_since(connection)
+        if connection.ping_sent > silent:
+            when = min(when, connection.ping_sent + config.pong_timeout_s)
+        elif config.ping_interval_s:
+            when = min(when, silent + config.ping_interval_s)
+        if config.idle_timeout_s:
+            when = min(when, self.idle_since(connection) + config.idle_timeout_s)
+        return min(when, connection.message_since + config.message_timeout_s)
+
+    @staticmethod
+    def silent_since(connection: Connection) -> float:
+        """Since when no byte came, while it was read."""
+        return max(connection.last_received, connection.resumed_at)
+
+    @staticmethod
+    def idle_since(connection: Connection) -> float:
+        """Since when no data frame went either way, while it was read."""
+        return max(connection.last_data, connection.resumed_at)
+
+    def rearm(self, connection: Connection) -> None:
+        """Looks at a connection anew: nothing that was due before counts."""
+        connection.armed = FAR
+        when = self.next_of(connection)
+        if when != FAR:
+            self.arm(connection, when)
+
+    # ---- what the deadlines are measured by ------------------------------------------------------
+
+    def begin_anew(self, connection: Connection) -> None:
+        """It is read (again): what it was to do in time begins now."""
+        connection.resumed_at = self._step.now
+        if connection.message_since != FAR:
+            connection.message_since = self._step.now
+
+    def pinged(self, connection: Connection) -> None:
+        """A ping was sent."""
+        connection.ping_sent = self._step.now
+
+    def begin_message(self, connection: Connection) -> None:
+        """A message began that is not complete yet."""
+        connection.message_since = self._step.now
+        self.arm(connection, self._step.now + self._step.config.message_timeout_s)
+
+    def end_message(self, connection: Connection) -> None:
+        """No message is incomplete, or its time does not count."""
+        connection.message_since = FAR

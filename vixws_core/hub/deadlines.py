@@ -1,0 +1,128 @@
+"""Time: what happens when a connection's time has come. `connection/timers.py` says when that is."""
+
+from __future__ import annotations
+
+from ..codes import (
+    CLOSE_GOING_AWAY,
+    CLOSE_POLICY,
+    CLOSE_SERVER_FAULT,
+    CLOSE_SLOW,
+    HANDSHAKE_TIMEOUT,
+    MESSAGE_TIMEOUT,
+    PING_TIMEOUT,
+    SLOW,
+)
+from ..effects import PeerMisbehaved
+from ..inputs import TimePassed
+from ..wire.frames import PING, encode_frame
+from .connection.outbox import Outbox
+from .connection.reading import Reading
+from .connection.timers import Timers
+from .model import FAR, Connection, ConnectionState
+from .rooms.members import Members
+from .sessions.inbox import Inbox
+from .sessions.lifecycle import Lifecycle
+from .step import Step
+
+__all__ = ["Deadlines"]
+
+
+class Deadlines:
+    """Acts on what is due."""
+
+    __slots__ = ("_inbox", "_lifecycle", "_members", "_outbox", "_reading", "_step", "_timers")
+
+    def __init__(
+        self,
+        step: Step,
+        timers: Timers,
+        reading: Reading,
+        outbox: Outbox,
+        members: Members,
+        lifecycle: Lifecycle,
+        inbox: Inbox,
+    ) -> None:
+        self._step = step
+        self._timers = timers
+        self._reading = reading
+        self._outbox = outbox
+        self._members = members
+        self._lifecycle = lifecycle
+        self._inbox = inbox
+
+    def time_passed(self, _: TimePassed) -> None:
+        """Goes on with the bytes that waited for this step, and looks at whose time has come."""
+        step = self._step
+        if step.ready:
+            for id in tuple(step.ready):
+                del step.ready[id]
+                self._inbox.feed(step.connections[id], b"")
+        while (late := self._timers.due()) is not None:
+            self._look(late)
+        self._lifecycle.drain_time_passed()
+
+    def next(self) -> float | None:
+        """When `TimePassed` is due; None where nothing waits for time."""
+        if self._step.ready:
+            return self._step.now
+        deadline, drain = self._timers.deadline(), self._lifecycle.drain_deadline()
+        if drain == FAR:
+            return deadline
+        return drain if deadline is None else min(deadline, drain)
+
+    def _look(self, connection: Connection) -> None:
+        """Does what is due for one connection and arms its next deadline."""
+        state = connection.state
+        if state is ConnectionState.OPEN:
+            self._look_open(connection)
+            if connection.state is not ConnectionState.OPEN:
+                return
+        elif state is not ConnectionState.GONE and self._step.now >= self._timers.next_of(connection):
+            self._end(connection)
+            return
+        when = self._timers.next_of(connection)
+        if when != FAR:
+            self._timers.arm(connection, when)
+
+    def _end(self, connection: Connection) -> None:
+        """A connection that is not open yet, or not any more, took too long."""
+        state = connection.state
+        if state is ConnectionState.HEAD:
+            self._step.out.append(PeerMisbehaved(connection.id, HANDSHAKE_TIMEOUT, "no complete request in time"))
+            self._lifecycle.answer_http(connection, 408, (), b"the request did not come in time\n")
+        elif state is ConnectionState.ASKED:
+            self._lifecycle.answer_http(connection, 503, (("retry-after", "1"),), b"no answer in time\n")
+        elif state is ConnectionState.ENDING:
+            self._lifecycle.reply_close(connection)  # The handler that it waited for takes too long.
+        else:
+            self._lifecycle.end_transport(connection, abort=True)
+
+    def _look_open(self, connection: Connection) -> None:
+        """Does what is due for an open connection."""
+        config, now, session = self._step.config, self._step.now, connection.session
+        assert session is not None  # It is open.
+        if connection.parked and now >= connection.last_flush + config.flush_stall_s:
+            self._blame(connection, SLOW, "took no byte in time")
+            self._lifecycle.fail(connection, CLOSE_SLOW, "slow", "took no byte in time", abort=True)
+            return
+        if now >= session.retry_at:
+            self._members.retry(session)
+        if now >= connection.resume_at:
+            self._reading.rested(connection)
+        if connection.pauses:
+            return
+        silent = self._timers.silent_since(connection)
+        if connection.ping_sent > silent and now >= connection.ping_sent + config.pong_timeout_s:
+            self._blame(connection, PING_TIMEOUT, "ping unanswered")
+            self._lifecycle.fail(connection, CLOSE_SERVER_FAULT, "ping unanswered", "ping unanswered")
+        elif now >= connection.message_since + config.message_timeout_s:
+            self._blame(connection, MESSAGE_TIMEOUT, "message not complete in time")
+            self._lifecycle.close(connection, CLOSE_POLICY, "message not complete in time")
+        elif config.idle_timeout_s and now >= self._timers.idle_since(connection) + config.idle_timeout_s:
+            self._lifecycle.close(connection, CLOSE_GOING_AWAY, "idle")
+        elif config.ping_interval_s and connection.ping_sent <= silent and now >= silent + config.ping_interval_s:
+            self._timers.pinged(connection)
+            self._outbox.send(connection, encode_frame(PING, b""))
+
+    def _blame(self, connection: Connection, word: str, detail: str) -> None:
+        self._step.out.append(PeerMisbehaved(connection.id, word, detail))

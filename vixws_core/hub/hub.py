@@ -1,0 +1,249 @@
+"""The hub: one pure state machine that decides everything, behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..config import HubConfig
+from ..effects import Effect
+from ..errors import LocalError
+from ..inputs import (
+    Accept,
+    BytesFlushed,
+    BytesReceived,
+    Close,
+    Connected,
+    Disconnected,
+    HandlerFinished,
+    Input,
+    Join,
+    Leave,
+    LeaveAll,
+    ListHistory,
+    PositionKnown,
+    Publish,
+    Refuse,
+    Reject,
+    RoomAdvanced,
+    Send,
+    SendToAll,
+    Shutdown,
+    StoreAppended,
+    StoreFailed,
+    StoreListed,
+    StoreRead,
+    TimePassed,
+)
+from .arrivals import Arrivals
+from .asks import AppendAsked, Asks, CursorAsked, HistoryAsked, ListAsked, PageAsked, PositionAsked
+from .connection.outbox import Outbox
+from .connection.reading import Reading
+from .connection.timers import Timers
+from .deadlines import Deadlines
+from .model import SENDABLE, ConnectionState
+from .rooms.cursors import Cursors
+from .rooms.members import Members
+from .sessions.history import History
+from .sessions.inbox import Inbox
+from .sessions.lifecycle import Lifecycle
+from .sessions.publishing import Publishing
+from .sessions.requests import Requests
+from .step import Step
+
+__all__ = ["Hub"]
+
+
+class Hub:
+    """Rooms, sessions and the wire protocol, without IO.
+
+    `handle(input, now)` is the only thing that changes it: it returns what must be done, in order. `now` is
+    in monotonic seconds and never goes back. `seed` and `secret` key everything that looks random, so that
+    the same inputs give the same effects; tokens come from `secret` (the seed where it is not given), which
+    a server draws at random.
+    """
+
+    __slots__ = (
+        "_asks",
+        "_cursors",
+        "_deadlines",
+        "_dispatch",
+        "_history",
+        "_lifecycle",
+        "_members",
+        "_outbox",
+        "_publishing",
+        "_step",
+    )
+
+    def __init__(self, config: HubConfig | None = None, *, seed: bytes = b"\0", secret: bytes | None = None) -> None:
+        if not 1 <= len(seed) <= 64 or (secret is not None and not 1 <= len(secret) <= 64):
+            raise LocalError("seed and secret must have 1 to 64 bytes")
+        step = self._step = Step(config or HubConfig(), secret if secret is not None else seed)
+        # From the bottom up: each part is given what it may call.
+        asks = self._asks = Asks()
+        timers = Timers(step)
+        reading = Reading(step, timers)
+        outbox = self._outbox = Outbox(step, timers, reading)
+        cursors = self._cursors = Cursors(step, timers, outbox, asks)
+        members = self._members = Members(step, outbox, asks, cursors)
+        lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
+        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle)
+        history = self._history = History(step, reading, outbox, asks, members, lifecycle)
+        requests = Requests(step, outbox, members, lifecycle, publishing, history)
+        inbox = Inbox(step, timers, reading, outbox, lifecycle, requests)
+        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, inbox)
+        deadlines = self._deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, inbox)
+        self._dispatch: dict[type, Callable[[Any], object]] = {
+            BytesReceived: arrivals.received,
+            BytesFlushed: cursors.flushed,
+            Send: outbox.send_asked,
+            HandlerFinished: inbox.finished,
+            Connected: arrivals.connected,
+            Disconnected: lifecycle.disconnected,
+            Accept: arrivals.accept,
+            Reject: arrivals.reject,
+            Close: lifecycle.close_asked,
+            Join: members.join_asked,
+            Leave: members.leave_asked,
+            LeaveAll: members.leave_all_asked,
+            SendToAll: outbox.send_to_all,
+            Publish: publishing.publish_asked,
+            ListHistory: history.list_asked,
+            Refuse: requests.refuse_asked,
+            StoreAppended: self._appended,
+            StoreFailed: self._store_failed,
+            StoreRead: self._store_read,
+            StoreListed: self._listed,
+            PositionKnown: self._position_known,
+            RoomAdvanced: cursors.advanced,
+            Shutdown: lifecycle.shutdown,
+            TimePassed: deadlines.time_passed,
+        }
+
+    # ---- the door -------------------------------------------------------------------------------
+
+    def handle(self, input: Input, now: float) -> list[Effect]:
+        """Takes one input at the time `now` and returns what must be done, in order.
+
+        Nothing that a peer sends makes it raise. Raises: `LocalError` for a command that its caller should
+        not have given; such a command changes nothing.
+        """
+        step = self._step
+        step.now = now
+        out: list[Effect] = []
+        step.out = out
+        self._dispatch[type(input)](input)
+        if self._lifecycle.draining:
+            self._lifecycle.check_drained()
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When `TimePassed` is due: a time that is not after `now` means at once, in the next tick."""
+        return self._deadlines.next()
+
+    # ---- what can be seen without changing anything ---------------------------------------------
+
+    @property
+    def config(self) -> HubConfig:
+        """The limits and delays it obeys."""
+        return self._step.config
+
+    @property
+    def sessions(self) -> int:
+        """Open WebSockets."""
+        return self._lifecycle.sessions
+
+    @property
+    def connections(self) -> int:
+        """Connections of any kind, those in a handshake or closing included."""
+        return len(self._step.connections)
+
+    @property
+    def draining(self) -> bool:
+        """Whether `Shutdown` was asked."""
+        return self._lifecycle.draining
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes in all outboxes."""
+        return self._outbox.unsent_total
+
+    @property
+    def tail_bytes(self) -> int:
+        """Bytes of newest messages that rooms keep at hand."""
+        return self._cursors.tail_bytes
+
+    def rooms(self) -> list[str]:
+        """Names of the rooms that have members, sorted."""
+        return sorted(self._step.rooms)
+
+    def members(self, room: str) -> tuple[int, ...]:
+        """The connections in a room, in the order of joining."""
+        found = self._step.rooms.get(room)
+        return tuple(found.members) if found is not None else ()
+
+    def rooms_of(self, conn: int) -> tuple[str, ...]:
+        """The rooms of a connection, in the order of joining."""
+        found = self._step.connections.get(conn)
+        session = None if found is None else found.session
+        return tuple(session.memberships or ()) if session is not None else ()
+
+    def state_of(self, conn: int) -> ConnectionState | None:
+        """Where a connection is in its life; None where it is over, or never was."""
+        found = self._step.connections.get(conn)
+        return None if found is None else found.state
+
+    def is_open(self, conn: int) -> bool:
+        """Whether something can still be sent to the connection."""
+        return self.state_of(conn) in SENDABLE
+
+    def unsent_bytes_of(self, conn: int) -> int:
+        """Bytes in the outbox of one connection."""
+        found = self._step.connections.get(conn)
+        return found.unsent if found is not None else 0
+
+    def queued_messages_of(self, conn: int) -> int:
+        """Messages of one connection that wait behind the one its application handles."""
+        found = self._step.connections.get(conn)
+        session = None if found is None else found.session
+        return len(session.queue or ()) if session is not None else 0
+
+    # ---- answers of the world: to whoever asked ---------------------------------------------------
+
+    def _appended(self, input: StoreAppended) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is AppendAsked:
+            self._publishing.appended(asked, input)
+
+    def _store_read(self, input: StoreRead) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is PageAsked:
+            self._cursors.read(asked, input)
+        elif type(asked) is HistoryAsked:
+            self._history.history_read(asked, input)
+
+    def _position_known(self, input: PositionKnown) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is CursorAsked:
+            self._members.position_known(asked, input)
+        elif type(asked) is PositionAsked:
+            self._history.position_known(asked, input)
+
+    def _listed(self, input: StoreListed) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is ListAsked:
+            self._history.listed(asked, input)
+
+    def _store_failed(self, input: StoreFailed) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is AppendAsked:
+            self._publishing.failed(asked, input)
+        elif type(asked) is PageAsked:
+            self._cursors.read_failed(asked)
+        elif type(asked) is CursorAsked:
+            self._members.position_failed(asked, input)
+        elif type(asked) is HistoryAsked or type(asked) is PositionAsked:
+            self._history.failed(asked, input)
+        elif type(asked) is ListAsked:
+            self._history.list_failed(asked, input)

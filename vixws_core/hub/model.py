@@ -1,0 +1,318 @@
+"""What a hub knows: its connections, their sessions, its rooms and who is in them. Data, and the moves it may make.
+
+Each field names in `tests/test_owners.py` the one module that assigns it; all others read it, or call its owner.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, IntEnum
+from typing import Final
+
+from ..bucket import TokenBucket
+from ..codes import CLOSE_NO_FRAME
+from ..effects import AppMessage
+from ..inputs import Join
+from ..wire.codec import PLAIN, Codec
+from ..wire.envelope import Envelope
+from ..wire.frames import FrameReader
+from ..wire.http import Head, HeadReader
+from .rooms.tail import Tail
+
+__all__ = [
+    "FAR",
+    "HANDLED",
+    "MOVES",
+    "READABLE",
+    "SENDABLE",
+    "Connection",
+    "ConnectionState",
+    "Handshake",
+    "Member",
+    "Pause",
+    "Pending",
+    "Room",
+    "Session",
+    "Target",
+]
+
+Pending = AppMessage | str | bytes | Envelope
+"""A message of a session that waits for its turn: for the application, or (an Envelope) for the hub itself."""
+
+FAR: Final = float("inf")
+"""Never, as a time."""
+
+
+class ConnectionState(Enum):
+    """Where a connection is in its life; `MOVES` lists the moves."""
+
+    HEAD = "head"
+    """Its request is being read."""
+    ASKED = "asked"
+    """The application was told of the request and has not answered."""
+    OPEN = "open"
+    """Messages flow."""
+    ENDING = "ending"
+    """The peer closed, or broke the framing; what came before is still handled."""
+    CLOSING = "closing"
+    """We sent a close frame and wait for the peer's."""
+    CLOSED = "closed"
+    """Its transport is being closed; nothing is sent or read any more."""
+    GONE = "gone"
+    """Its transport has ended; handlers or publishes may be unfinished."""
+
+
+_S = ConnectionState
+MOVES: Final[dict[ConnectionState, tuple[ConnectionState, ...]]] = {
+    _S.HEAD: (_S.ASKED, _S.CLOSED, _S.GONE),
+    _S.ASKED: (_S.OPEN, _S.CLOSED, _S.GONE),
+    _S.OPEN: (_S.ENDING, _S.CLOSING, _S.CLOSED, _S.GONE),
+    _S.ENDING: (_S.CLOSED, _S.CLOSING, _S.GONE),
+    _S.CLOSING: (_S.CLOSED, _S.GONE),
+    _S.CLOSED: (_S.GONE,),
+    _S.GONE: (),
+}
+"""The moves a connection's state can make; the picture in `docs/design.md` is drawn from it."""
+
+# Tuples, not sets: `in` compares by identity first, and an Enum's hash is a Python call.
+SENDABLE: Final = (_S.OPEN, _S.ENDING)
+"""Something can still be sent."""
+HANDLED: Final = (_S.OPEN, _S.ENDING, _S.GONE)
+"""What was received is still handled."""
+READABLE: Final = (_S.OPEN, _S.HEAD, _S.ASKED, _S.CLOSING)
+"""Bytes that arrive mean something."""
+
+
+class Pause(IntEnum):
+    """Why a connection is not read, as bits.
+
+    No IntFlag: its `&` takes 1 to 2 µs, and each message needs several (measured, CPython 3.11 and 3.13).
+    """
+
+    QUEUED = 1
+    """Its messages wait for the application."""
+    PARKED = 2
+    """It does not take what it is sent."""
+    BACKLOG = 4
+    """Its bytes wait to be parsed."""
+    UNANSWERED = 8
+    """Too many of its publishes and questions are not answered."""
+    RATE = 16
+    """It sends more messages a second than it may."""
+    HOLDING = PARKED | UNANSWERED | RATE
+    """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
+
+
+class Handshake:
+    """What a connection needs until it is accepted, and not afterwards."""
+
+    __slots__ = ("head", "limited", "request", "trailing_data")
+
+    def __init__(self, head: HeadReader, limited: bool) -> None:
+        self.head = head
+        self.limited = limited
+        """Whether the rate of messages holds for it."""
+        self.request: Head | None = None
+        self.trailing_data = b""
+        """Bytes that came with or after the request."""
+
+
+class Connection:
+    """The byte half of one peer: its transport, what it is sent, whether it is read, and its life."""
+
+    __slots__ = (
+        "armed",
+        "close_by_peer",
+        "close_code",
+        "close_reason",
+        "codec",
+        "controls",
+        "handshake",
+        "id",
+        "last_data",
+        "last_flush",
+        "last_received",
+        "message_since",
+        "messages",
+        "parked",
+        "pauses",
+        "peer",
+        "ping_sent",
+        "reader",
+        "resume_at",
+        "resumed_at",
+        "session",
+        "since",
+        "state",
+        "unsent",
+    )
+
+    def __init__(self, id: int, peer: str, now: float, handshake: Handshake) -> None:
+        self.id = id
+        self.peer = peer
+        self.state = ConnectionState.HEAD
+        self.since = now
+        """When the state's time began: a request has one for both of its states."""
+        self.close_code = CLOSE_NO_FRAME
+        self.close_reason = ""
+        self.close_by_peer = False
+        """Whether the peer asked for the end, or its fault did."""
+        self.handshake: Handshake | None = handshake
+        self.session: Session | None = None
+        """The message half; None until it is accepted, and after its end was told."""
+        self.reader: FrameReader | None = None
+        self.codec: Codec = PLAIN
+        self.unsent = 0
+        """Bytes in its outbox."""
+        self.parked = False
+        """It is above its mark: its rooms stay at their cursors."""
+        self.last_flush = now
+        self.last_data = now
+        """When a data frame last went either way."""
+        self.pauses = 0
+        """Reasons for which it is not read: bits of `Pause`."""
+        self.resume_at = FAR
+        """When it may send messages again."""
+        self.armed = FAR
+        """When it is looked at next."""
+        self.last_received = now
+        self.resumed_at = now
+        """When it was last read again: the deadlines that only reading can meet begin anew."""
+        self.ping_sent = -FAR
+        """When the last ping was sent. RFC 6455 §5.5.3 lets only a pong answer it; any byte shows life as well."""
+        self.message_since = FAR
+        """When the message that is not complete yet began."""
+        self.messages: TokenBucket | None = None
+        """Its allowance of messages; None where no rate holds."""
+        self.controls: TokenBucket | None = None
+        """Its allowance of control frames; made with the first one."""
+
+    def move(self, state: ConnectionState, since: float) -> None:
+        """Moves on; `since` is when the new state's time began."""
+        assert state in MOVES[self.state], f"connection {self.id} cannot move from {self.state} to {state}"
+        self.state = state
+        self.since = since
+
+    def part(self) -> None:
+        """Lets go of its session: the halves point at each other, and without a circle no collector is waited for."""
+        self.session = None
+
+
+class Session:
+    """The message half of one client: what waits for its handlers, what it asked, and its rooms."""
+
+    __slots__ = (
+        "busy",
+        "catching_up",
+        "connection",
+        "dropped",
+        "greeting_over",
+        "guarded",
+        "hello",
+        "memberships",
+        "page_pending",
+        "queue",
+        "retry_at",
+        "scope",
+        "typed",
+        "unanswered",
+    )
+
+    def __init__(self, connection: Connection, typed: bool, guarded: frozenset[str]) -> None:
+        self.connection = connection
+        self.typed = typed
+        """Whether text must be an envelope."""
+        self.guarded = guarded
+        """Types whose publishes go to the application."""
+        self.busy = True
+        """The application has a record of ours (the opening is one) and has not finished."""
+        self.queue: deque[Pending] | None = None
+        """Messages in turn behind the record that is handled."""
+        self.greeting_over = False
+        """A message was handled: too late for a `$hello`."""
+        self.hello = False
+        self.scope = ""
+        """What separates its `mid`s from those of others."""
+        self.unanswered = 0
+        """Publishes and questions not answered yet, by weight."""
+        self.memberships: dict[str, Member] | None = None
+        self.catching_up: deque[Member] | None = None
+        """Members whose cursor is before their room's head, in turn."""
+        self.page_pending = False
+        """One read of the store for it is under way."""
+        self.dropped: dict[str, int] | None = None
+        """Messages of rooms that are not stored, dropped while it was parked."""
+        self.retry_at = FAR
+        """When a read that failed is asked again."""
+
+    def drop_queue(self) -> None:
+        """What waits for its turn is not handled any more."""
+        self.queue = None
+
+
+Target = tuple[Codec, tuple[Connection, ...], tuple[int, ...]]
+"""Connections of one kind that get what is new in a room, and their ids: the same tuple while they are the same."""
+
+
+class Member:
+    """One session's place in one room."""
+
+    __slots__ = (
+        "announced_head",
+        "asking",
+        "connection",
+        "cursor",
+        "from_floor",
+        "last",
+        "live",
+        "ref",
+        "request",
+        "room",
+        "session",
+        "since",
+        "told",
+    )
+
+    def __init__(self, session: Session, room: Room, ask: Join, ref: str | None, told: bool) -> None:
+        self.session = session
+        self.connection = session.connection
+        self.room = room
+        self.cursor = 0
+        """The last offset sent; meaningless while `live`, when it is the room's position."""
+        self.live = False
+        self.asking = True
+        """Its position is not known yet."""
+        self.request = 0
+        """The open question for its position; 0: none."""
+        self.announced_head = -1
+        """The announced head, until `$live` was told; -1: none."""
+        self.since = ask.since
+        self.last = ask.last
+        self.from_floor = ask.from_floor
+        self.ref = ref
+        self.told = told
+        """Whether the client hears `$joined`, `$live`, `$gap` and `$reset`."""
+
+
+class Room:
+    """What the hub knows of one room that has members."""
+
+    __slots__ = ("asking", "ep", "floor", "known", "members", "name", "pos", "stored", "tail", "targets")
+
+    def __init__(self, name: str, stored: bool) -> None:
+        self.name = name
+        self.stored = stored
+        self.known = not stored
+        """Whether `ep` and `pos` are known."""
+        self.ep = ""
+        self.pos = 0
+        """The offset up to which live members have everything."""
+        self.floor = -1
+        """The highest trimmed offset; -1 until the log itself was asked."""
+        self.members: dict[int, Member] = {}
+        """By connection, in the order of joining."""
+        self.targets: tuple[Target, ...] | None = None
+        """Who gets what is new, by kind; None: to be gathered again."""
+        self.asking = 0
+        """Members whose position is not known yet."""
+        self.tail = Tail()

@@ -1,0 +1,1 @@
+"""Logs and subscriptions: the newest entries, the cursors, the members."""

@@ -1,0 +1,144 @@
+"""Questions about a room's log: `$history`, `$position`, and the application's own (PROTOCOL §3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from ...codes import BAD_MESSAGE, UNKNOWN_ROOM
+from ...effects import FindPosition, HistoryListed, ListStore, ReadStore
+from ...errors import BadMessage
+from ...inputs import ListHistory, PositionKnown, StoreFailed, StoreListed, StoreRead
+from ...names import check_room
+from ...wire import envelope as wire
+from ...wire.payloads import HistoryPayload
+from ..asks import Asks, HistoryAsked, ListAsked, PositionAsked
+from ..connection.outbox import Outbox
+from ..connection.reading import Reading
+from ..model import SENDABLE, Session
+from ..rooms.members import Members
+from ..step import Step
+from .lifecycle import Lifecycle
+
+__all__ = ["History"]
+
+_NO_OFFSET: Final = 1 << 53
+
+
+class History:
+    """Asks the store what somebody wants to know, and answers them."""
+
+    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_page_weight", "_reading", "_step")
+
+    def __init__(
+        self, step: Step, reading: Reading, outbox: Outbox, asks: Asks, members: Members, lifecycle: Lifecycle
+    ) -> None:
+        self._step = step
+        self._reading = reading
+        self._outbox = outbox
+        self._asks = asks
+        self._members = members
+        self._lifecycle = lifecycle
+        self._page_weight = max(1, step.config.publishes_max // 16)
+        """A question that is answered by a page counts as many: sixteen of them are all that may be unanswered."""
+
+    # ---- a client's -------------------------------------------------------------------------------
+
+    def history(self, session: Session, room: str, asked: HistoryPayload, ref: str | None) -> None:
+        """A client asks for messages of a stored room. Raises: `BadMessage`."""
+        if asked.before is not None and asked.after is not None:
+            raise BadMessage(BAD_MESSAGE, "expected before or after, not both")
+        newest_first = asked.after is None
+        after = 0 if asked.after is None else asked.after
+        until = _NO_OFFSET if asked.before is None else max(0, asked.before - 1)
+        request = self._asks.put(HistoryAsked(session.connection.id, ref, room, newest_first, self._page_weight))
+        self._reading.owe(session, self._page_weight)
+        size = self._step.config.message_bytes_max
+        self._step.out.append(ReadStore(request, room, after, until, asked.limit, size, newest_first))
+
+    def position(self, session: Session, room: str, ref: str | None) -> None:
+        """A client asks where a room stands. Raises: `BadMessage`."""
+        self.check_stored(room)
+        request = self._asks.put(PositionAsked(session.connection.id, ref, room))
+        self._reading.owe(session)
+        self._step.out.append(FindPosition(request, room))
+
+    def check_stored(self, room: str) -> None:
+        """Raises: `BadMessage` for a room that keeps no history."""
+        if not self._members.is_stored(room):
+            raise BadMessage(UNKNOWN_ROOM, f"room {room!r:.60} keeps no history")
+
+    def history_read(self, asked: HistoryAsked, input: StoreRead) -> None:
+        """Answers `$history` with as many messages as fit into one."""
+        session = self._answered(asked.conn, asked.weight)
+        if session is None:
+            return
+        # No server message exceeds message_bytes + 4 KiB; 1 KiB is kept for the page's own head.
+        left = self._step.config.message_bytes_max + 3072
+        messages: list[bytes] = []
+        for row in input.rows:
+            text = wire.stored_message(row)
+            left -= len(text) + 1
+            if left < 0 and messages:
+                break
+            messages.append(text)
+        more = False
+        if input.rows:
+            last = input.rows[len(messages) - 1].off
+            more = last > input.floor + 1 if asked.newest_first else last < input.head
+        page = b'{"messages":[%b],"more":%b}' % (b",".join(messages), b"true" if more else b"false")
+        self._outbox.answer(session.connection, wire.answer("$page", asked.ref, asked.room, msgspec.Raw(page)))
+        self._lifecycle.drain(session.connection)
+
+    def position_known(self, asked: PositionAsked, input: PositionKnown) -> None:
+        """Answers `$position`."""
+        session = self._answered(asked.conn, 1)
+        if session is not None:
+            payload = {"ep": input.ep, "head": input.head, "floor": input.floor, "id": input.id}
+            self._outbox.answer(session.connection, wire.answer("$position", asked.ref, asked.room, payload))
+            self._lifecycle.drain(session.connection)
+
+    def failed(self, asked: HistoryAsked | PositionAsked, input: StoreFailed) -> None:
+        """Tells a client that the store could not."""
+        session = self._answered(asked.conn, asked.weight if isinstance(asked, HistoryAsked) else 1)
+        if session is not None:
+            told = wire.store_error(input.code, input.message)
+            self._outbox.answer(session.connection, wire.error(input.code, told, asked.ref, asked.room, input.retry))
+            self._lifecycle.drain(session.connection)
+
+    def _answered(self, conn: int | None, weight: int) -> Session | None:
+        connection = None if conn is None else self._step.connections.get(conn)
+        session = None if connection is None else connection.session
+        if session is not None:
+            self._reading.settle(session, weight)
+        return session
+
+    # ---- the application's --------------------------------------------------------------------------
+
+    def list_asked(self, input: ListHistory) -> None:
+        """The application asks for stored messages. Raises: `BadRoom`."""
+        check_room(input.room)
+        connection = None if input.conn is None else self._step.connections.get(input.conn)
+        session = None if connection is None else connection.session
+        conn = None if session is None else session.connection.id
+        request = self._asks.put(ListAsked(input.request, conn, self._page_weight))
+        if session is not None:
+            self._reading.owe(session, self._page_weight)
+        self._step.out.append(ListStore(request, input.room, input.limit, input.before_id))
+
+    def listed(self, asked: ListAsked, input: StoreListed) -> None:
+        """Answers the application's question."""
+        self._list_answered(asked)
+        self._step.out.append(HistoryListed(asked.request, input.rows))
+
+    def list_failed(self, asked: ListAsked, input: StoreFailed) -> None:
+        """Tells the application that the store could not."""
+        self._list_answered(asked)
+        self._step.out.append(HistoryListed(asked.request, (), input.code, input.message))
+
+    def _list_answered(self, asked: ListAsked) -> None:
+        session = self._answered(asked.conn, asked.weight)
+        if session is not None and self._lifecycle.draining and session.connection.state in SENDABLE:
+            # Drained in the next step, behind what the application answers.
+            self._step.ready[session.connection.id] = None

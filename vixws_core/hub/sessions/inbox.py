@@ -1,0 +1,211 @@
+"""A session's inbox: what its frames hold, in order, one record at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from ...bucket import TokenBucket
+from ...codes import CLOSE_POLICY, CLOSE_SERVER_FAULT, FRAMING_FAULTS, PROTOCOL_ERROR, RATE_LIMITED
+from ...effects import AppMessage, MessageReceived, PeerMisbehaved
+from ...errors import BadMessage
+from ...inputs import HandlerFinished
+from ...wire import envelope as wire
+from ...wire.envelope import Envelope
+from ...wire.frames import PONG, CloseReceived, FrameFailed, PingReceived, PongReceived, Received, encode_frame
+from ..connection.outbox import Outbox
+from ..connection.reading import BACKLOG_BYTES, Reading
+from ..connection.timers import Timers
+from ..model import FAR, HANDLED, SENDABLE, Connection, ConnectionState, Pause, Pending, Session
+from ..step import Step
+from .lifecycle import Lifecycle
+from .requests import Requests
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """Takes messages from the bytes of connections, and gives each its turn."""
+
+    __slots__ = ("_lifecycle", "_outbox", "_reading", "_requests", "_step", "_timers")
+
+    def __init__(
+        self, step: Step, timers: Timers, reading: Reading, outbox: Outbox, lifecycle: Lifecycle, requests: Requests
+    ) -> None:
+        self._step = step
+        self._timers = timers
+        self._reading = reading
+        self._outbox = outbox
+        self._lifecycle = lifecycle
+        self._requests = requests
+
+    def feed(self, connection: Connection, data: bytes) -> None:
+        """Parses bytes of a connection that is or was open, and gives the messages in them their turn."""
+        reader, session, step = connection.reader, connection.session, self._step
+        assert reader is not None and session is not None  # It is or was open.
+        # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
+        holding = connection.pauses & Pause.HOLDING and connection.state is not ConnectionState.GONE
+        most = 0 if holding else step.config.events_per_step_max
+        events = reader.feed(data, most)
+        if holding:
+            step.ready.pop(connection.id, None)
+        elif len(events) >= most and reader.held:
+            # Threat row 7: so many events a step; the rest waits for the next.
+            step.ready[connection.id] = None
+            if reader.held > BACKLOG_BYTES:
+                self._reading.pause(connection, Pause.BACKLOG)
+            self._timers.end_message(connection)
+        else:
+            if step.ready:
+                step.ready.pop(connection.id, None)
+            if connection.pauses & Pause.BACKLOG:
+                self._reading.resume(connection, Pause.BACKLOG)
+            if not reader.in_message:
+                if connection.message_since != FAR:
+                    self._timers.end_message(connection)
+            elif connection.message_since == FAR or any(type(event) in (str, bytes) for event in events):
+                # Another message began; control frames in the midst of one give it no more time.
+                self._timers.begin_message(connection)
+        if events:
+            self._sort(connection, session, events)
+        state = connection.state
+        if state is ConnectionState.ENDING or state is ConnectionState.GONE:
+            self._lifecycle.conclude(connection)
+        elif self._lifecycle.draining:
+            self._lifecycle.drain(connection)
+
+    def _sort(self, connection: Connection, session: Session, events: list[Received]) -> None:
+        """Turns what the frames held into messages in turn, and answers pings."""
+        items: list[Pending] = []
+        pong: PingReceived | None = None
+        controls = 0
+        for event in events:
+            kind = type(event)
+            if kind is str:
+                item = self._item(connection, session, event)  # type: ignore[arg-type]  # `kind` says it is a str.
+                if item is not None:
+                    items.append(item)
+            elif kind is bytes:
+                items.append(event)  # type: ignore[arg-type]  # `kind` says it is bytes.
+            elif isinstance(event, CloseReceived):
+                self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=True)
+            elif isinstance(event, FrameFailed):
+                word = FRAMING_FAULTS.get(event.code, PROTOCOL_ERROR)
+                self._step.out.append(PeerMisbehaved(connection.id, word, event.reason))
+                self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=False)
+            else:
+                controls += 1
+                if isinstance(event, PingReceived):
+                    pong = event
+                else:
+                    assert isinstance(event, PongReceived)
+        if items:
+            self._outbox.touch(connection)
+            self._deliver(session, items)
+        if connection.messages is not None:
+            self._charge(connection, connection.messages, len(events) - controls)
+        if controls:
+            self._count_controls(connection, controls)
+        if pong is not None and connection.state in SENDABLE:
+            # RFC 6455 §5.5.3: an endpoint may answer only the most recent ping.
+            self._outbox.send(connection, encode_frame(PONG, pong.payload))
+
+    def _item(self, connection: Connection, session: Session, text: str) -> Pending | None:
+        """Decides whose business a text message is; None where it was refused."""
+        typed = session.typed
+        if not typed and not text.startswith("{"):
+            return text
+        try:
+            envelope = wire.decode(text, self._step.config.json_depth_max)
+        except BadMessage as exc:
+            if not typed:
+                return text
+            self._requests.refuse(connection, exc.code, str(exc), wire.find_ref(text))
+            return None
+        if envelope.type[0] == "$":
+            return envelope
+        if envelope.room is not None and envelope.type not in session.guarded:
+            return envelope
+        if not typed and envelope.room is None:
+            return text
+        payload = bytes(envelope.payload)
+        return AppMessage(text, envelope.type, payload, envelope.kind, envelope.ref, envelope.room, envelope.mid)
+
+    def _deliver(self, session: Session, items: Sequence[Pending]) -> None:
+        """Gives messages their turn, in order: a record for the application ends before one for the hub."""
+        connection = session.connection
+        if connection.state not in HANDLED:
+            return
+        if session.busy:
+            self._line_up(session, items)
+            return
+        run: list[AppMessage | str | bytes] = []
+        for at, item in enumerate(items):
+            if type(item) is not Envelope:
+                run.append(item)  # type: ignore[arg-type]  # Everything but an Envelope is the application's.
+            elif not run or item.type == "$ping":
+                self._requests.handle(session, item)
+                if connection.state not in HANDLED:
+                    return
+            else:
+                session.queue = deque(items[at:])
+                break
+        if run:
+            session.busy = True
+            if not session.greeting_over:
+                self._requests.end_greeting(session)
+            self._step.out.append(MessageReceived(connection.id, tuple(run)))
+
+    def _line_up(self, session: Session, items: Sequence[Pending]) -> None:
+        """Puts messages behind the record that the application is busy with."""
+        queue = session.queue
+        if queue is None:
+            queue = session.queue = deque()
+        for item in items:
+            if type(item) is Envelope and item.type == "$ping":
+                self._requests.handle(session, item)
+            else:
+                queue.append(item)
+        if len(queue) >= self._step.config.pending_messages_max:
+            self._reading.pause(session.connection, Pause.QUEUED)
+            self._step.ready.pop(session.connection.id, None)
+
+    def finished(self, input: HandlerFinished) -> None:
+        """The application is done with a record: what waits behind it has its turn."""
+        connection = self._step.connections.get(input.conn)
+        session = None if connection is None else connection.session
+        if connection is None or session is None or not session.busy:
+            return
+        session.busy = False
+        items, session.queue = session.queue, None
+        if input.failed:
+            self._step.ready.pop(connection.id, None)
+            self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
+        elif items:
+            self._deliver(session, tuple(items))
+        if not session.busy and connection.pauses & Pause.QUEUED:
+            self._reading.resume(connection, Pause.QUEUED)
+            self._reading.look_at_held(connection)
+        state = connection.state
+        if state is ConnectionState.ENDING or state is ConnectionState.GONE:
+            self._lifecycle.conclude(connection)
+        elif self._lifecycle.draining:
+            self._lifecycle.drain(connection)
+
+    # ---- rates ------------------------------------------------------------------------------------
+
+    def _charge(self, connection: Connection, allowance: TokenBucket, count: int) -> None:
+        """Counts messages against the connection's rate; over it nothing more is read until they are due."""
+        config, now = self._step.config, self._step.now
+        left = allowance.take(count, config.messages_per_s, config.messages_burst, now)
+        if left < 0 and connection.state in SENDABLE:
+            self._reading.rest(connection, now - left / config.messages_per_s)
+
+    def _count_controls(self, connection: Connection, count: int) -> None:
+        config, now = self._step.config, self._step.now
+        allowance = connection.controls
+        if allowance is None:
+            allowance = connection.controls = TokenBucket(float(config.control_frames_burst), now)
+        if allowance.take(count, config.control_frames_per_s, config.control_frames_burst, now) < 0:
+            self._step.out.append(PeerMisbehaved(connection.id, RATE_LIMITED, "too many control frames"))
+            self._lifecycle.close(connection, CLOSE_POLICY, "too many control frames")

@@ -1,0 +1,251 @@
+"""How connections end: by either side, by a fault, by time, or because the server goes.
+
+Rooms never close anybody, so whatever ends a connection (and takes it out of its rooms) stands above them.
+"""
+
+from __future__ import annotations
+
+from ...codes import CLOSE_DRAIN, CLOSE_NO_FRAME, CLOSE_RESTART
+from ...effects import Closed, CloseTransport, Drained
+from ...errors import LocalError
+from ...inputs import Close, Disconnected, Shutdown
+from ...wire import envelope as wire
+from ...wire.frames import CloseReceived, FrameFailed, encode_close
+from ...wire.http import http_answer
+from ..asks import Asks
+from ..connection.outbox import Outbox
+from ..connection.reading import Reading
+from ..connection.timers import Timers
+from ..model import FAR, SENDABLE, Connection, ConnectionState, Session
+from ..rooms.members import Members
+from ..step import Step
+
+__all__ = ["Lifecycle"]
+
+
+class Lifecycle:
+    """Ends connections, one at a time or all of them."""
+
+    __slots__ = (
+        "_asks",
+        "_drain_until",
+        "_drained",
+        "_members",
+        "_outbox",
+        "_overdue",
+        "_reading",
+        "_step",
+        "_timers",
+        "draining",
+        "sessions",
+    )
+
+    def __init__(
+        self, step: Step, timers: Timers, reading: Reading, outbox: Outbox, asks: Asks, members: Members
+    ) -> None:
+        self._step = step
+        self._timers = timers
+        self._reading = reading
+        self._outbox = outbox
+        self._asks = asks
+        self._members = members
+        self.sessions = 0
+        """Open WebSockets."""
+        self.draining = False
+        """Whether `Shutdown` was asked."""
+        self._drain_until = FAR
+        self._overdue = False
+        """The time for the drain is over."""
+        self._drained = False
+
+    def opened(self, connection: Connection, since: float) -> None:
+        """A request was accepted: messages flow from now on."""
+        connection.move(ConnectionState.OPEN, since)
+        self.sessions += 1
+        self._outbox.forget_everyone()
+
+    # ---- closing ----------------------------------------------------------------------------------
+
+    def close_asked(self, input: Close) -> None:
+        """The application's close. Raises: `LocalError` for a code that is none (RFC 6455 §7.4)."""
+        if not 1000 <= input.code <= 4999:
+            raise LocalError(f"a close code must be from 1000 to 4999, got {input.code}")
+        connection = self._step.connections.get(input.conn)
+        if connection is not None:
+            self.close(connection, input.code, input.reason)
+
+    def close(self, connection: Connection, code: int, reason: str) -> None:
+        """Starts the closing handshake (RFC 6455 §7.1.2); what was not handled yet is dropped."""
+        if connection.state not in SENDABLE:
+            return
+        by_peer = connection.state is ConnectionState.ENDING
+        step, session = self._step, connection.session
+        assert session is not None  # It was accepted.
+        self._outbox.send(connection, encode_close(code, reason))
+        connection.move(ConnectionState.CLOSING, step.now)
+        session.drop_queue()
+        self._leave_rooms(session)
+        step.ready.pop(connection.id, None)
+        if by_peer:  # The peer's close frame is here already.
+            self.end_transport(connection)
+            return
+        connection.close_reason = reason
+        self._reading.discard(connection)
+        self._timers.arm(connection, step.now + step.config.close_timeout_s)
+        if connection.reader is not None and connection.reader.held:
+            self.read_to_close(connection, b"")
+
+    def read_to_close(self, connection: Connection, data: bytes) -> None:
+        """After our close frame all data is discarded until the peer's (RFC 6455 §1.4)."""
+        assert connection.reader is not None  # It was open.
+        for event in connection.reader.feed(data):
+            if isinstance(event, CloseReceived):
+                connection.close_code, connection.close_reason = event.code, event.reason
+                self.end_transport(connection)
+            elif isinstance(event, FrameFailed):
+                self.end_transport(connection)
+
+    def begin_ending(self, connection: Connection, code: int, reason: str, *, by_peer: bool) -> None:
+        """Notes how it ends once all before that is handled: the peer closed, or broke the framing."""
+        connection.close_code, connection.close_reason, connection.close_by_peer = code, reason, by_peer
+        if connection.state is ConnectionState.OPEN:
+            connection.move(ConnectionState.ENDING, self._step.now)
+            self._timers.arm(connection, self._timers.next_of(connection))
+
+    def conclude(self, connection: Connection) -> None:
+        """Ends the connection once everything before its end is handled."""
+        session = connection.session
+        if session is None or session.busy or session.queue or connection.id in self._step.ready:
+            return
+        if connection.state is ConnectionState.GONE:
+            self._forget(connection)
+        elif connection.state is ConnectionState.ENDING:
+            self.reply_close(connection)
+
+    def reply_close(self, connection: Connection) -> None:
+        """Sends our half of a close that the peer, or its fault, began; then ends the transport."""
+        # RFC 6455 §5.5.1: "the endpoint typically echos the status code it received".
+        reason = "" if connection.close_by_peer else connection.close_reason
+        self._outbox.send(connection, encode_close(connection.close_code, reason))
+        self.end_transport(connection)
+
+    def fail(self, connection: Connection, code: int, reason: str, told: str, *, abort: bool = False) -> None:
+        """Ends a connection that does not answer, with a close frame that may not reach it; `told` is for us."""
+        connection.close_reason = told
+        self._outbox.send(connection, encode_close(code, reason))
+        self.end_transport(connection, abort=abort)
+
+    def answer_http(
+        self, connection: Connection, status: int, headers: tuple[tuple[str, str], ...], body: bytes
+    ) -> None:
+        """Answers a request with a plain response, then ends the transport."""
+        handshake = connection.handshake
+        request = handshake.request if handshake is not None else None
+        head_only = request is not None and request.method == "HEAD"
+        self._outbox.send(connection, http_answer(status, headers, body, head_only=head_only))
+        self.end_transport(connection)
+
+    def end_transport(self, connection: Connection, *, abort: bool = False) -> None:
+        """Ends the transport once its outbox is flushed, or at once; nothing more is sent or read."""
+        step = self._step
+        # First: nothing is sent behind the close frame, whatever leaving rooms answers.
+        if connection.state is not ConnectionState.CLOSED:
+            connection.move(ConnectionState.CLOSED, step.now)
+        if connection.session is not None:
+            self._leave_rooms(connection.session)
+        step.ready.pop(connection.id, None)
+        step.out.append(CloseTransport(connection.id, abort))
+        if not abort:
+            self._timers.arm(connection, connection.since + step.config.close_timeout_s)
+
+    def _leave_rooms(self, session: Session) -> None:
+        self._outbox.forget_everyone()
+        self._members.leave_all(session)
+
+    def disconnected(self, input: Disconnected) -> None:
+        """A transport ended: the connection leaves its rooms, and is over once nothing of it is unfinished."""
+        connection = self._step.connections.get(input.conn)
+        if connection is None or connection.state is ConnectionState.GONE:
+            return
+        before, session = connection.state, connection.session
+        connection.move(ConnectionState.GONE, self._step.now)
+        self._outbox.drop(connection)
+        if session is None:
+            del self._step.connections[connection.id]
+            return
+        if before not in SENDABLE:
+            session.drop_queue()  # Only what an open connection had sent is still handled.
+        self._leave_rooms(session)
+        if before in SENDABLE:
+            self._reading.look_at_held(connection)
+        if connection.close_code == CLOSE_NO_FRAME and not connection.close_reason:
+            connection.close_reason = input.reason
+        self.conclude(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        del self._step.connections[connection.id]
+        connection.part()
+        self.sessions -= 1
+        self._step.out.append(Closed(connection.id, connection.close_code, connection.close_reason))
+
+    # ---- the end of all ---------------------------------------------------------------------------
+
+    def shutdown(self, input: Shutdown) -> None:
+        """Tells every connection that the server goes, each with its slot for coming back; or hurries a drain."""
+        step, config = self._step, self._step.config
+        if self.draining:
+            self._drain_until = min(self._drain_until, step.now + input.drain_s)
+            return
+        self.draining = True
+        self._drain_until = step.now + input.drain_s
+        slot = 0
+        for connection in tuple(step.connections.values()):
+            if connection.state in (ConnectionState.HEAD, ConnectionState.ASKED):
+                self.answer_http(connection, 503, (("retry-after", "1"),), b"shutting down\n")
+            elif connection.state in SENDABLE and connection.session is not None:
+                if connection.session.hello:
+                    # PROTOCOL §11: another slot for every connection.
+                    delay = config.reconnect_first_s + 1.25 * slot / config.handshakes_per_s
+                    slot += 1
+                    payload = {
+                        "reconnect_in_ms": round(delay * 1000),
+                        "close_in_ms": round((self._drain_until - step.now) * 1000),
+                    }
+                    self._outbox.answer(connection, wire.answer("$drain", payload=payload))
+                self.drain(connection)
+
+    def drain(self, connection: Connection) -> None:
+        """Closes a connection of a hub that shuts down, once nothing of it is unfinished."""
+        session = connection.session
+        if not self.draining or session is None:
+            return
+        if session.busy or session.queue or session.unanswered or connection.id in self._step.ready:
+            return
+        self.close(connection, CLOSE_DRAIN if session.hello else CLOSE_RESTART, "the server shuts down")
+
+    def drain_time_passed(self) -> None:
+        """Ends every connection at once where the drain took too long."""
+        if not self.draining or self._step.now < self._drain_until:
+            return
+        self._drain_until = FAR
+        self._overdue = True
+        for connection in tuple(self._step.connections.values()):
+            if connection.state is not ConnectionState.GONE:
+                self.end_transport(connection, abort=True)
+
+    def drain_deadline(self) -> float:
+        """When the drain has taken too long; `FAR` where that is over, or nothing is drained."""
+        return FAR if self._drained else self._drain_until
+
+    def check_drained(self) -> None:
+        """Tells, once, that a hub that shuts down is empty."""
+        if self._drained:
+            return
+        connections = self._step.connections
+        if self._overdue:  # Neither a store nor a handler that hangs holds the end up.
+            over = all(connection.state is ConnectionState.GONE for connection in connections.values())
+        else:
+            over = not connections and not self._asks.appends
+        if over:
+            self._drained = True
+            self._step.out.append(Drained())

@@ -1,0 +1,123 @@
+"""Publishes: from a client or the application, through the log, to the answer (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from ...effects import Published, PublishFailed, StoreAppend
+from ...errors import LocalError
+from ...inputs import Publish, StoreAppended, StoreFailed
+from ...names import check_room
+from ...wire import envelope as wire
+from ...wire.envelope import Envelope
+from ..asks import AppendAsked, Asks
+from ..connection.outbox import Outbox
+from ..connection.reading import Reading
+from ..model import Session
+from ..rooms.members import Members
+from ..step import Step
+from .lifecycle import Lifecycle
+
+__all__ = ["Publishing"]
+
+
+class Publishing:
+    """Asks the log to append, and tells publishers what became of it."""
+
+    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_reading", "_step")
+
+    def __init__(
+        self, step: Step, reading: Reading, outbox: Outbox, asks: Asks, members: Members, lifecycle: Lifecycle
+    ) -> None:
+        self._step = step
+        self._reading = reading
+        self._outbox = outbox
+        self._asks = asks
+        self._members = members
+        self._lifecycle = lifecycle
+
+    def publish_from(self, session: Session, envelope: Envelope) -> None:
+        """A client's publish: a top-level `room` (PROTOCOL §1). Raises: `BadRoom`."""
+        assert envelope.room is not None  # That makes it a publish.
+        ask = Publish(
+            check_room(envelope.room),
+            envelope.type,
+            bytes(envelope.payload),
+            envelope.kind,
+            envelope.mid,
+            conn=session.connection.id,
+            ref=envelope.ref,
+        )
+        self._publish(ask, session)
+
+    def publish_asked(self, input: Publish) -> None:
+        """The application's publish. Raises: `BadRoom`, `LocalError` for a type that is the protocol's."""
+        check_room(input.room)
+        if not input.type or input.type[0] == "$":
+            raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
+        connection = None if input.conn is None else self._step.connections.get(input.conn)
+        self._publish(input, None if connection is None else connection.session)
+
+    def _publish(self, ask: Publish, session: Session | None) -> None:
+        step = self._step
+        ref = None if session is None else ask.ref
+        if not ask.store or not self._members.is_stored(ask.room):
+            text = wire.room_message(ask.type, ask.room, ask.payload, ask.kind, ask.mid)
+            self._members.broadcast_unstored(ask.room, text)
+            if session is not None and (ref is not None or ask.mid is not None):
+                payload = {"mid": ask.mid} if ask.mid else {}
+                self._outbox.answer(session.connection, wire.answer("$ack", ref, ask.room, payload))
+            if ask.request is not None:
+                step.out.append(Published(ask.request, ask.room, "", 0, "", False))
+            return
+        conn = None if session is None else session.connection.id
+        request = self._asks.put(AppendAsked(ask.room, conn, ref, ask.mid, ask.request))
+        digest = None if ask.mid is None else _digest(ask.kind, ask.type, ask.payload)
+        scope = ""
+        if session is not None:
+            scope = session.scope
+            self._reading.owe(session)
+        step.out.append(StoreAppend(request, ask.room, ask.kind, ask.type, ask.payload, ask.mid, digest, scope))
+
+    # ---- what became of it ------------------------------------------------------------------------
+
+    def appended(self, asked: AppendAsked, input: StoreAppended) -> None:
+        """Tells a publisher that its message is stored."""
+        connection = None if asked.conn is None else self._step.connections.get(asked.conn)
+        if connection is not None and (session := connection.session) is not None:
+            self._reading.settle(session)
+            if asked.ref is not None or asked.mid is not None:
+                self._outbox.answer(connection, _ack(asked, input))
+            if self._lifecycle.draining:
+                self._lifecycle.drain(connection)
+        if asked.request is not None:
+            told = Published(asked.request, asked.room, input.ep, input.off, input.id, input.dup)
+            self._step.out.append(told)
+
+    def failed(self, asked: AppendAsked, input: StoreFailed) -> None:
+        """Tells a publisher that the store could not."""
+        connection = None if asked.conn is None else self._step.connections.get(asked.conn)
+        if connection is not None and (session := connection.session) is not None:
+            self._reading.settle(session)
+            # A client's publish is never lost in silence; the application that asked is told below.
+            if asked.ref is not None or asked.request is None:
+                told = wire.store_error(input.code, input.message)
+                text = wire.error(input.code, told, asked.ref, asked.room, input.retry)
+                self._outbox.answer(connection, text)
+            self._lifecycle.drain(connection)
+        if asked.request is not None:
+            failed = PublishFailed(asked.request, asked.room, input.code, input.message, input.retry)
+            self._step.out.append(failed)
+
+
+def _digest(kind: str, type: str, payload: bytes) -> bytes:
+    """What makes two messages with the same key the same: 16 bytes over kind, type and payload."""
+    head = f"{len(kind)}:{kind}{len(type)}:{type}".encode()
+    return blake2b(head + payload, digest_size=16).digest()
+
+
+def _ack(asked: AppendAsked, input: StoreAppended) -> bytes:
+    payload: dict[str, object] = {"ep": input.ep, "off": input.off, "id": input.id, "dup": input.dup}
+    if asked.mid is not None:
+        payload = {"mid": asked.mid, **payload}
+    return wire.answer("$ack", asked.ref, asked.room, payload)
