@@ -12,7 +12,7 @@ from ..wire.http import HeadReader, HeadRefused, http_switching
 from .connection.outbox import Outbox
 from .connection.reading import BACKLOG_BYTES, Reading
 from .connection.timers import Timers
-from .model import Connection, ConnectionState, Handshake, Pause, Session
+from .model import ASKED, CLOSING, HEAD, OPEN, Connection, Handshake, Pause, Session
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .step import Step
@@ -51,14 +51,14 @@ class Arrivals:
         if connection is None:
             return
         state = connection.state
-        if state is ConnectionState.OPEN:
+        if state is OPEN:
             connection.last_received = self._step.now
             self._inbox.feed(connection, input.data)
-        elif state is ConnectionState.HEAD:
+        elif state is HEAD:
             self._read_head(connection, input.data)
-        elif state is ConnectionState.ASKED:
+        elif state is ASKED:
             self._keep(connection, input.data)
-        elif state is ConnectionState.CLOSING:
+        elif state is CLOSING:
             self._lifecycle.read_to_close(connection, input.data)
 
     def _read_head(self, connection: Connection, data: bytes) -> None:
@@ -71,7 +71,7 @@ class Arrivals:
             self._step.out.append(PeerMisbehaved(connection.id, BAD_HANDSHAKE, found.reason))
             self._lifecycle.answer_http(connection, found.status, found.headers, f"{found.reason}\n".encode())
             return
-        connection.move(ConnectionState.ASKED, connection.since)  # One time for the whole handshake.
+        connection.move(ASKED, connection.since)  # One time for the whole handshake.
         handshake.request = found
         handshake.trailing_data = rest
         self._step.out.append(
@@ -90,7 +90,7 @@ class Arrivals:
         """The application completes an upgrade. Raises: `LocalError` where there is none, or for its subprotocol."""
         step, config = self._step, self._step.config
         connection = step.connections.get(input.conn)
-        if connection is None or connection.state is not ConnectionState.ASKED:
+        if connection is None or connection.state is not ASKED:
             return
         handshake = connection.handshake
         assert handshake is not None and handshake.request is not None  # It is not accepted yet, and asked.
@@ -117,5 +117,5 @@ class Arrivals:
     def reject(self, input: Reject) -> None:
         """The application answers a request with a plain response. Raises: `LocalError` for a bad header."""
         connection = self._step.connections.get(input.conn)
-        if connection is not None and connection.state is ConnectionState.ASKED:
+        if connection is not None and connection.state is ASKED:
             self._lifecycle.answer_http(connection, input.status, input.headers, input.body)

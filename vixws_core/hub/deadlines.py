@@ -18,7 +18,7 @@ from ..wire.frames import PING, encode_frame
 from .connection.outbox import Outbox
 from .connection.reading import Reading
 from .connection.timers import Timers
-from .model import FAR, Connection, ConnectionState
+from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection
 from .rooms.members import Members
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
@@ -73,11 +73,11 @@ class Deadlines:
     def _look(self, connection: Connection) -> None:
         """Does what is due for one connection and arms its next deadline."""
         state = connection.state
-        if state is ConnectionState.OPEN:
+        if state is OPEN:
             self._look_open(connection)
-            if connection.state is not ConnectionState.OPEN:
+            if connection.state is not OPEN:
                 return
-        elif state is not ConnectionState.GONE and self._step.now >= self._timers.next_of(connection):
+        elif state is not GONE and self._step.now >= self._timers.next_of(connection):
             self._end(connection)
             return
         when = self._timers.next_of(connection)
@@ -87,12 +87,12 @@ class Deadlines:
     def _end(self, connection: Connection) -> None:
         """A connection that is not open yet, or not any more, took too long."""
         state = connection.state
-        if state is ConnectionState.HEAD:
+        if state is HEAD:
             self._step.out.append(PeerMisbehaved(connection.id, HANDSHAKE_TIMEOUT, "no complete request in time"))
             self._lifecycle.answer_http(connection, 408, (), b"the request did not come in time\n")
-        elif state is ConnectionState.ASKED:
+        elif state is ASKED:
             self._lifecycle.answer_http(connection, 503, (("retry-after", "1"),), b"no answer in time\n")
-        elif state is ConnectionState.ENDING:
+        elif state is ENDING:
             self._lifecycle.reply_close(connection)  # The handler that it waited for takes too long.
         else:
             self._lifecycle.end_transport(connection, abort=True)

@@ -6,7 +6,7 @@ Each field names in `tests/test_owners.py` the one module that assigns it; all o
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Final
 
 from ..bucket import TokenBucket
@@ -20,10 +20,16 @@ from ..wire.http import Head, HeadReader
 from .rooms.tail import Tail
 
 __all__ = [
+    "ASKED",
+    "CLOSED",
+    "CLOSING",
+    "ENDING",
     "FAR",
+    "GONE",
     "HANDLED",
+    "HEAD",
     "MOVES",
-    "READABLE",
+    "OPEN",
     "SENDABLE",
     "Connection",
     "ConnectionState",
@@ -62,44 +68,50 @@ class ConnectionState(Enum):
     """Its transport has ended; handlers or publishes may be unfinished."""
 
 
-_S = ConnectionState
+# Constants of the module, which are read faster than attributes of an Enum.
+HEAD: Final = ConnectionState.HEAD
+ASKED: Final = ConnectionState.ASKED
+OPEN: Final = ConnectionState.OPEN
+ENDING: Final = ConnectionState.ENDING
+CLOSING: Final = ConnectionState.CLOSING
+CLOSED: Final = ConnectionState.CLOSED
+GONE: Final = ConnectionState.GONE
+
 MOVES: Final[dict[ConnectionState, tuple[ConnectionState, ...]]] = {
-    _S.HEAD: (_S.ASKED, _S.CLOSED, _S.GONE),
-    _S.ASKED: (_S.OPEN, _S.CLOSED, _S.GONE),
-    _S.OPEN: (_S.ENDING, _S.CLOSING, _S.CLOSED, _S.GONE),
-    _S.ENDING: (_S.CLOSED, _S.CLOSING, _S.GONE),
-    _S.CLOSING: (_S.CLOSED, _S.GONE),
-    _S.CLOSED: (_S.GONE,),
-    _S.GONE: (),
+    HEAD: (ASKED, CLOSED, GONE),
+    ASKED: (OPEN, CLOSED, GONE),
+    OPEN: (ENDING, CLOSING, CLOSED, GONE),
+    ENDING: (CLOSED, CLOSING, GONE),
+    CLOSING: (CLOSED, GONE),
+    CLOSED: (GONE,),
+    GONE: (),
 }
 """The moves a connection's state can make; the picture in `docs/design.md` is drawn from it."""
 
 # Tuples, not sets: `in` compares by identity first, and an Enum's hash is a Python call.
-SENDABLE: Final = (_S.OPEN, _S.ENDING)
+SENDABLE: Final = (OPEN, ENDING)
 """Something can still be sent."""
-HANDLED: Final = (_S.OPEN, _S.ENDING, _S.GONE)
+HANDLED: Final = (OPEN, ENDING, GONE)
 """What was received is still handled."""
-READABLE: Final = (_S.OPEN, _S.HEAD, _S.ASKED, _S.CLOSING)
-"""Bytes that arrive mean something."""
 
 
-class Pause(IntEnum):
-    """Why a connection is not read, as bits.
+class Pause:
+    """Why a connection is not read, as bits of `Connection.pauses`.
 
-    No IntFlag: its `&` takes 1 to 2 µs, and each message needs several (measured, CPython 3.11 and 3.13).
+    Plain numbers: an IntFlag's `&` takes 1 to 2 µs, and each message needs several (measured, CPython 3.11 and 3.13).
     """
 
-    QUEUED = 1
+    QUEUED: Final = 1
     """Its messages wait for the application."""
-    PARKED = 2
+    PARKED: Final = 2
     """It does not take what it is sent."""
-    BACKLOG = 4
+    BACKLOG: Final = 4
     """Its bytes wait to be parsed."""
-    UNANSWERED = 8
+    UNANSWERED: Final = 8
     """Too many of its publishes and questions are not answered."""
-    RATE = 16
+    RATE: Final = 16
     """It sends more messages a second than it may."""
-    HOLDING = PARKED | UNANSWERED | RATE
+    HOLDING: Final = 2 | 8 | 16
     """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
 
 
@@ -150,7 +162,7 @@ class Connection:
     def __init__(self, id: int, peer: str, now: float, handshake: Handshake) -> None:
         self.id = id
         self.peer = peer
-        self.state = ConnectionState.HEAD
+        self.state = HEAD
         self.since = now
         """When the state's time began: a request has one for both of its states."""
         self.close_code = CLOSE_NO_FRAME

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...effects import Broadcast, SendBytes
 from ...inputs import BytesFlushed, Send, SendToAll
 from ...wire.frames import BINARY, TEXT, encode_frame
-from ..model import SENDABLE, Connection, ConnectionState, Pause, Target
+from ..model import GONE, SENDABLE, Connection, Pause, Target
 from ..step import Step
 from .reading import Reading
 from .timers import Timers
@@ -120,7 +120,7 @@ class Outbox:
         found: list[Connection] | None = None
         for id, count in input.flushed:
             connection = connections.get(id)
-            if connection is None or connection.state is ConnectionState.GONE:
+            if connection is None or connection.state is GONE:
                 continue
             connection.unsent = unsent = connection.unsent - count
             self.unsent_total -= count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...effects import PauseReading, ResumeReading
-from ..model import FAR, HANDLED, Connection, ConnectionState, Pause, Session
+from ..model import CLOSED, FAR, GONE, HANDLED, Connection, Pause, Session
 from ..step import Step
 from .timers import Timers
 
@@ -22,14 +22,14 @@ class Reading:
         self._step = step
         self._timers = timers
 
-    def pause(self, connection: Connection, why: Pause) -> None:
+    def pause(self, connection: Connection, why: int) -> None:
         """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
         state = connection.state
-        if not connection.pauses and state is not ConnectionState.CLOSED and state is not ConnectionState.GONE:
+        if not connection.pauses and state is not CLOSED and state is not GONE:
             self._step.out.append(PauseReading(connection.id))
         connection.pauses |= why
 
-    def resume(self, connection: Connection, why: Pause) -> None:
+    def resume(self, connection: Connection, why: int) -> None:
         """Takes one reason away; with the last one reading goes on, and the suspended deadlines begin anew."""
         if not connection.pauses & why:
             return
@@ -37,7 +37,7 @@ class Reading:
         if why & Pause.HOLDING:
             self.look_at_held(connection)
         state = connection.state
-        if connection.pauses or state is ConnectionState.CLOSED or state is ConnectionState.GONE:
+        if connection.pauses or state is CLOSED or state is GONE:
             return
         self._timers.begin_anew(connection)
         self._step.out.append(ResumeReading(connection.id))
@@ -66,7 +66,7 @@ class Reading:
         reader = connection.reader
         if reader is None or not reader.held or connection.state not in HANDLED:
             return
-        holding = connection.pauses & Pause.HOLDING and connection.state is not ConnectionState.GONE
+        holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
         if not holding and not connection.pauses & Pause.QUEUED:
             self._step.ready[connection.id] = None
 

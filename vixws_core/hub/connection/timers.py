@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from ..model import FAR, Connection, ConnectionState
+from ..model import ASKED, FAR, GONE, HEAD, OPEN, Connection
 from ..step import Step
 
 __all__ = ["Timers"]
@@ -50,10 +50,10 @@ class Timers:
     def next_of(self, connection: Connection) -> float:
         """When something is due for a connection as it is now; `FAR` where nothing is."""
         config, state = self._step.config, connection.state
-        if state is not ConnectionState.OPEN:
-            if state is ConnectionState.GONE:
+        if state is not OPEN:
+            if state is GONE:
                 return FAR
-            opening = state is ConnectionState.HEAD or state is ConnectionState.ASKED
+            opening = state is HEAD or state is ASKED
             return connection.since + (config.handshake_timeout_s if opening else config.close_timeout_s)
         when = connection.resume_at
         if connection.parked:

@@ -16,7 +16,7 @@ from ...wire.frames import TEXT, encode_frame
 from ..asks import Asks, CursorAsked, PageAsked
 from ..connection.outbox import Outbox, grouped
 from ..connection.timers import Timers
-from ..model import FAR, ConnectionState, Member, Room, Session, Target
+from ..model import FAR, GONE, Member, Room, Session, Target
 from ..step import Step
 from .tail import Tails
 
@@ -265,7 +265,7 @@ class Cursors:
         connection, low = session.connection, self._step.config.unsent_bytes_low
         turns = len(session.catching_up) if session.catching_up else 0
         while session.catching_up and turns:
-            if connection.parked or connection.state is ConnectionState.GONE:
+            if connection.parked or connection.state is GONE:
                 return
             if session.page_pending or connection.unsent >= low:
                 return

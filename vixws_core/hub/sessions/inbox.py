@@ -16,7 +16,7 @@ from ...wire.frames import PONG, CloseReceived, FrameFailed, PingReceived, PongR
 from ..connection.outbox import Outbox
 from ..connection.reading import BACKLOG_BYTES, Reading
 from ..connection.timers import Timers
-from ..model import FAR, HANDLED, SENDABLE, Connection, ConnectionState, Pause, Pending, Session
+from ..model import ENDING, FAR, GONE, HANDLED, SENDABLE, Connection, Pause, Pending, Session
 from ..step import Step
 from .lifecycle import Lifecycle
 from .requests import Requests
@@ -44,7 +44,7 @@ class Inbox:
         reader, session, step = connection.reader, connection.session, self._step
         assert reader is not None and session is not None  # It is or was open.
         # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
-        holding = connection.pauses & Pause.HOLDING and connection.state is not ConnectionState.GONE
+        holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
         most = 0 if holding else step.config.events_per_step_max
         events = reader.feed(data, most)
         if holding:
@@ -69,7 +69,7 @@ class Inbox:
         if events:
             self._sort(connection, session, events)
         state = connection.state
-        if state is ConnectionState.ENDING or state is ConnectionState.GONE:
+        if state is ENDING or state is GONE:
             self._lifecycle.conclude(connection)
         elif self._lifecycle.draining:
             self._lifecycle.drain(connection)
@@ -187,7 +187,7 @@ class Inbox:
             self._reading.resume(connection, Pause.QUEUED)
             self._reading.look_at_held(connection)
         state = connection.state
-        if state is ConnectionState.ENDING or state is ConnectionState.GONE:
+        if state is ENDING or state is GONE:
             self._lifecycle.conclude(connection)
         elif self._lifecycle.draining:
             self._lifecycle.drain(connection)

@@ -16,7 +16,7 @@ from ..asks import Asks
 from ..connection.outbox import Outbox
 from ..connection.reading import Reading
 from ..connection.timers import Timers
-from ..model import FAR, SENDABLE, Connection, ConnectionState, Session
+from ..model import ASKED, CLOSED, CLOSING, ENDING, FAR, GONE, HEAD, OPEN, SENDABLE, Connection, Session
 from ..rooms.members import Members
 from ..step import Step
 
@@ -60,7 +60,7 @@ class Lifecycle:
 
     def opened(self, connection: Connection, since: float) -> None:
         """A request was accepted: messages flow from now on."""
-        connection.move(ConnectionState.OPEN, since)
+        connection.move(OPEN, since)
         self.sessions += 1
         self._outbox.forget_everyone()
 
@@ -78,11 +78,11 @@ class Lifecycle:
         """Starts the closing handshake (RFC 6455 §7.1.2); what was not handled yet is dropped."""
         if connection.state not in SENDABLE:
             return
-        by_peer = connection.state is ConnectionState.ENDING
+        by_peer = connection.state is ENDING
         step, session = self._step, connection.session
         assert session is not None  # It was accepted.
         self._outbox.send(connection, encode_close(code, reason))
-        connection.move(ConnectionState.CLOSING, step.now)
+        connection.move(CLOSING, step.now)
         session.drop_queue()
         self._leave_rooms(session)
         step.ready.pop(connection.id, None)
@@ -108,8 +108,8 @@ class Lifecycle:
     def begin_ending(self, connection: Connection, code: int, reason: str, *, by_peer: bool) -> None:
         """Notes how it ends once all before that is handled: the peer closed, or broke the framing."""
         connection.close_code, connection.close_reason, connection.close_by_peer = code, reason, by_peer
-        if connection.state is ConnectionState.OPEN:
-            connection.move(ConnectionState.ENDING, self._step.now)
+        if connection.state is OPEN:
+            connection.move(ENDING, self._step.now)
             self._timers.arm(connection, self._timers.next_of(connection))
 
     def conclude(self, connection: Connection) -> None:
@@ -117,9 +117,9 @@ class Lifecycle:
         session = connection.session
         if session is None or session.busy or session.queue or connection.id in self._step.ready:
             return
-        if connection.state is ConnectionState.GONE:
+        if connection.state is GONE:
             self._forget(connection)
-        elif connection.state is ConnectionState.ENDING:
+        elif connection.state is ENDING:
             self.reply_close(connection)
 
     def reply_close(self, connection: Connection) -> None:
@@ -149,8 +149,8 @@ class Lifecycle:
         """Ends the transport once its outbox is flushed, or at once; nothing more is sent or read."""
         step = self._step
         # First: nothing is sent behind the close frame, whatever leaving rooms answers.
-        if connection.state is not ConnectionState.CLOSED:
-            connection.move(ConnectionState.CLOSED, step.now)
+        if connection.state is not CLOSED:
+            connection.move(CLOSED, step.now)
         if connection.session is not None:
             self._leave_rooms(connection.session)
         step.ready.pop(connection.id, None)
@@ -165,10 +165,10 @@ class Lifecycle:
     def disconnected(self, input: Disconnected) -> None:
         """A transport ended: the connection leaves its rooms, and is over once nothing of it is unfinished."""
         connection = self._step.connections.get(input.conn)
-        if connection is None or connection.state is ConnectionState.GONE:
+        if connection is None or connection.state is GONE:
             return
         before, session = connection.state, connection.session
-        connection.move(ConnectionState.GONE, self._step.now)
+        connection.move(GONE, self._step.now)
         self._outbox.drop(connection)
         if session is None:
             del self._step.connections[connection.id]
@@ -200,7 +200,7 @@ class Lifecycle:
         self._drain_until = step.now + input.drain_s
         slot = 0
         for connection in tuple(step.connections.values()):
-            if connection.state in (ConnectionState.HEAD, ConnectionState.ASKED):
+            if connection.state in (HEAD, ASKED):
                 self.answer_http(connection, 503, (("retry-after", "1"),), b"shutting down\n")
             elif connection.state in SENDABLE and connection.session is not None:
                 if connection.session.hello:
@@ -230,7 +230,7 @@ class Lifecycle:
         self._drain_until = FAR
         self._overdue = True
         for connection in tuple(self._step.connections.values()):
-            if connection.state is not ConnectionState.GONE:
+            if connection.state is not GONE:
                 self.end_transport(connection, abort=True)
 
     def drain_deadline(self) -> float:
@@ -243,7 +243,7 @@ class Lifecycle:
             return
         connections = self._step.connections
         if self._overdue:  # Neither a store nor a handler that hangs holds the end up.
-            over = all(connection.state is ConnectionState.GONE for connection in connections.values())
+            over = all(connection.state is GONE for connection in connections.values())
         else:
             over = not connections and not self._asks.appends
         if over:

@@ -20,7 +20,7 @@ from ...wire import envelope as wire
 from ...wire.envelope import Envelope
 from ...wire.payloads import HelloPayload, HistoryPayload, JoinPayload, decode_payload
 from ..connection.outbox import Outbox
-from ..model import Connection, ConnectionState, Session
+from ..model import GONE, Connection, Session
 from ..rooms.members import Members
 from ..step import Step
 from .history import History
@@ -62,7 +62,7 @@ class Requests:
     def handle(self, session: Session, envelope: Envelope) -> None:
         """Handles one message that is the hub's business; of a connection that is gone only its publishes are."""
         connection, type = session.connection, envelope.type
-        if type[0] == "$" and connection.state is ConnectionState.GONE:
+        if type[0] == "$" and connection.state is GONE:
             return
         try:
             if type[0] != "$":
