@@ -19,8 +19,8 @@ from vixws_core.errors import LocalError, StoreError
 from vixws_core.log import id_number
 from vixws_core.message import StoredMessage
 
-from ._sqlite_reader import LogReader
-from ._sqlite_schema import MESSAGE_COLUMNS, SCHEMA_VERSION, content_crc, schema_version, store_epoch
+from .sqlite.reader import LogReader
+from .sqlite.schema import MESSAGE_COLUMNS, SCHEMA_VERSION, content_crc, schema_version, store_epoch
 
 __all__ = ["Finding", "RoomStats", "StoreCheck", "StoreStats", "check", "history", "stats"]
 

@@ -10,10 +10,10 @@ import sqlite3
 
 from vixws_core.errors import LocalError, StoreError
 
-from ._lock import FileLock
-from ._sqlite_database import store_error
-from ._sqlite_writer import LogWriter
 from .inspect import stats
+from .sqlite.database import store_error
+from .sqlite.lock import FileLock
+from .sqlite.writer import LogWriter
 
 __all__ = ["trim"]
 

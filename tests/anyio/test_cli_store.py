@@ -13,7 +13,7 @@ import pytest
 from vixws_anyio.cli import main
 from vixws_core.message import JsonMessage
 from vixws_store import SqliteMessageStore
-from vixws_store._lock import FileLock
+from vixws_store.sqlite.lock import FileLock
 
 BIG = 12345678901234567890123
 

@@ -11,8 +11,8 @@ import pytest
 
 from vixws_core.effects import StoreAppend
 from vixws_store import SqliteMessageStore
-from vixws_store._sqlite_writer import LogWriter
 from vixws_store.inspect import check
+from vixws_store.sqlite.writer import LogWriter
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,8 @@ from vixws_core.effects import FindPosition, ListStore, ReadStore, StoreAppend
 from vixws_core.inputs import Input, StoreFailed, StoreListed, StoreRead, TimePassed
 from vixws_core.log import Page
 from vixws_store import Limits, SqliteMessageStore
-from vixws_store._sqlite_database import Database
-from vixws_store._sqlite_worker import READS_PER_TRIP_MAX, Worker
+from vixws_store.sqlite.database import Database
+from vixws_store.sqlite.worker import READS_PER_TRIP_MAX, Worker
 
 pytestmark = pytest.mark.anyio
 

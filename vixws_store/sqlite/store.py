@@ -18,14 +18,14 @@ from vixws_core.log import STORE_ASKS, BatchResult, Page, Position, id_number
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
 
-from ._append_queue import Limits
-from ._calls import append_ask, batch_asks, settled
-from ._sqlite_bridge import open_bridge
-from ._sqlite_database import FAILURES, Database, store_error
-from ._sqlite_reader import LogReader
-from ._sqlite_worker import Worker
-from ._sqlite_writer import LogWriter
-from ._working import working
+from .._calls import append_ask, batch_asks, settled
+from .bridge import open_bridge
+from .database import FAILURES, Database, store_error
+from .queue import Limits
+from .reader import LogReader
+from .worker import Worker
+from .working import working
+from .writer import LogWriter
 
 __all__ = ["Limits", "SqliteMessageStore"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from vixws_core.log import Page, Position, message_id
 from vixws_core.message import StoredMessage
 
-from ._sqlite_schema import MESSAGE_COLUMNS, content_crc, store_epoch
+from .schema import MESSAGE_COLUMNS, content_crc, store_epoch
 
 __all__ = ["LogReader", "find_position"]
 

@@ -11,10 +11,10 @@ from anyio import CancelScope, Lock
 
 from vixws_core.errors import StoreError
 
-from ._lock import FileLock
-from ._sqlite_bridge import Bridge, ThreadConnection
-from ._sqlite_reader import LogReader
-from ._sqlite_writer import LogWriter
+from .bridge import Bridge, ThreadConnection
+from .lock import FileLock
+from .reader import LogReader
+from .writer import LogWriter
 
 __all__ = ["FAILURES", "Database", "needs_reopening", "store_error"]
 

@@ -15,8 +15,8 @@ from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.log import BatchResult, Position, message_id
 from vixws_core.message import StoredMessage
 
-from ._sqlite_reader import find_position
-from ._sqlite_schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
+from .reader import find_position
+from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
 
 __all__ = ["LogWriter"]
 

@@ -20,9 +20,9 @@ from vixws_core.log import BatchResult, Page, Position, StoreAnswer, id_number
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import Post
 
-from ._append_queue import Alone, Answer, AppendQueue, Item, Limits, Single
-from ._calls import wall_time
-from ._sqlite_database import FAILURES, Database, needs_reopening, store_error
+from .._calls import wall_time
+from .database import FAILURES, Database, needs_reopening, store_error
+from .queue import Alone, Answer, AppendQueue, Item, Limits, Single
 
 __all__ = ["Worker"]
 
