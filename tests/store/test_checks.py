@@ -14,8 +14,8 @@ from vixws_core.log import Page
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import MessageStore
 from vixws_store import MemoryMessageStore, SqliteMessageStore
-from vixws_store._checks_whole import compare_with_log
 from vixws_store.checks import CHECKS, Check, check_store
+from vixws_store.checks.reference import compare_with_log
 
 pytestmark = pytest.mark.anyio
 

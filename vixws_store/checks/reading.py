@@ -8,7 +8,7 @@ from vixws_core.inputs import PositionKnown, StoreFailed, StoreListed, StoreRead
 from vixws_core.log import Position
 from vixws_core.protocols import MessageStore
 
-from ._checks import Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill, rising
+from .parts import Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill, rising
 
 __all__ = ["READ_CHECKS"]
 

@@ -9,7 +9,7 @@ from vixws_core.effects import FindPosition, StoreAppend
 from vixws_core.inputs import PositionKnown, RoomAdvanced, StoreAppended
 from vixws_core.protocols import MessageStore
 
-from ._checks import Check, Inbox, MakeStore, Reopen, equal
+from .parts import Check, Inbox, MakeStore, Reopen, equal
 
 __all__ = ["ORDER_CHECKS"]
 

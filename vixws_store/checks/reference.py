@@ -11,7 +11,7 @@ from vixws_core.log import BatchResult, PureLog
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import MessageStore
 
-from ._checks import ask, check, equal
+from .parts import ask, check, equal
 
 __all__ = ["WHOLE_CHECKS", "compare_with_log"]
 

@@ -12,7 +12,7 @@ from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.message import Json, JsonMessage
 from vixws_core.protocols import MessageStore
 
-from ._checks import Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill, rising
+from .parts import Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill, rising
 
 __all__ = ["APPEND_CHECKS"]
 
