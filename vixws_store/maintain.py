@@ -11,7 +11,7 @@ import sqlite3
 from vixws_core.errors import LocalError, StoreError
 
 from .inspect import stats
-from .sqlite.database import store_error
+from .sqlite.failures import store_error
 from .sqlite.lock import FileLock
 from .sqlite.writer import LogWriter
 

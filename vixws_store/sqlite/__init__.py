@@ -1,6 +1,6 @@
 """The embedded default: rooms' logs in one SQLite file, and a client's outbox in another."""
 
-from .queue import Limits
+from .limits import Limits
 from .store import SqliteMessageStore
 
 __all__ = ["Limits", "SqliteMessageStore"]

@@ -15,11 +15,11 @@ from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Since
 from vixws_core.protocols import OutboxEntry
 
+from .answer import Answer
 from .bridge import Bridge, ThreadConnection, open_bridge
-from .database import FAILURES, store_error
+from .failures import FAILURES, store_error
 from .lock import FileLock
 from .outbox_file import Change, OutboxFile
-from .queue import Answer
 from .working import working
 
 __all__ = ["OutboxLimits", "SqliteOutbox"]

@@ -6,65 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import anyio
-import msgspec
-
 from vixws_core.effects import StoreAppend
-from vixws_core.errors import StoreError
 
-__all__ = ["Alone", "Answer", "AppendQueue", "Item", "Limits", "Single"]
+from .answer import Answer
+from .limits import Limits
 
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much may wait in front of a SQLite store, and for how long. Counts, bytes and seconds."""
-
-    batch_rows_max: int = 256
-    """Appends of one transaction."""
-    batch_bytes_max: int = 4 << 20
-    """Payload bytes of one transaction, at least one append."""
-    queue_rows_max: int = 65_536
-    """Appends that wait; further ones fail at once. Reads that wait have the same bound."""
-    queue_bytes_max: int = 64 << 20
-    """Payload bytes that wait."""
-    busy_timeout_s: float = 5.0
-    """How long a transaction waits for another process's lock while the store is ready."""
-    retry_timeout_s: float = 0.25
-    """The same while the store is not ready: publishers are told soon."""
-    probe_s: float = 0.5
-    """How often a store that is not ready is tried."""
-    flush_s: float = 10.0
-    """Longest flush at the end."""
-
-
-class Answer:
-    """A place where one caller waits for its result, which is given once."""
-
-    __slots__ = ("_error", "_event", "_value")
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-        self._error: StoreError | None = None
-        self._value: Any = None
-
-    def give(self, value: Any) -> None:
-        """Hands over the result."""
-        self._value = value
-        self._event.set()
-
-    def fail(self, error: StoreError) -> None:
-        """Hands over a failure."""
-        self._error = error
-        self._event.set()
-
-    async def wait(self) -> Any:
-        """The result. Cancelling the wait does not take the request back.
-
-        Raises: a `StoreError` like the one given.
-        """
-        await self._event.wait()
-        if self._error is not None:
-            raise StoreError(self._error.code, str(self._error), retry=self._error.retry)
-        return self._value
+__all__ = ["Alone", "AppendQueue", "Item", "Single"]
 
 
 class Single:

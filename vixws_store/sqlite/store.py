@@ -20,8 +20,9 @@ from vixws_core.protocols import Consumer, Post
 
 from .._calls import append_ask, batch_asks, settled
 from .bridge import open_bridge
-from .database import FAILURES, Database, store_error
-from .queue import Limits
+from .database import Database
+from .failures import FAILURES, store_error
+from .limits import Limits
 from .reader import LogReader
 from .worker import Worker
 from .working import working

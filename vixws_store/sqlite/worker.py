@@ -21,8 +21,11 @@ from vixws_core.message import StoredMessage
 from vixws_core.protocols import Post
 
 from .._calls import wall_time
-from .database import FAILURES, Database, needs_reopening, store_error
-from .queue import Alone, Answer, AppendQueue, Item, Limits, Single
+from .answer import Answer
+from .database import Database
+from .failures import FAILURES, needs_reopening, store_error
+from .limits import Limits
+from .queue import Alone, AppendQueue, Item, Single
 
 __all__ = ["Worker"]
 
