@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app  # pyright: ignore[reportUnknownVariableType] -- a bare Callable there.
 from prometheus_client.exposition import ThreadingWSGIServer
@@ -18,9 +19,6 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from vixws_core.errors import LocalError
 
 from .collector import WebSocketMetrics, safe_accept
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["run_metrics_server"]
 
@@ -74,7 +72,7 @@ def run_metrics_server(
 
 def _application(metrics: WebSocketMetrics) -> WSGIApplication:
     """prometheus_client's application, reached by `GET /metrics` alone, and by no header that it cannot read."""
-    inner = cast("WSGIApplication", make_wsgi_app(metrics.registry))
+    inner = cast(WSGIApplication, make_wsgi_app(metrics.registry))
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         text = ("Content-Type", "text/plain; charset=utf-8")
