@@ -38,7 +38,8 @@ class MemoryMessageStore:
 
     def __init__(self, *, bytes_max: int = 1 << 30) -> None:
         self._log = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1, bytes_max)
-        self._executor = LogExecutor(self._log, _nowhere, wall_time)
+        self._executor = LogExecutor(self._log, self._tell, wall_time)
+        self._post: Post = _nowhere
         self._running = False
 
     @property
@@ -55,11 +56,11 @@ class MemoryMessageStore:
         if self._running:
             raise LocalError("this store runs already; a store serves one server at a time")
         self._running = True
-        self._executor.post = post or _nowhere
+        self._post = post or _nowhere
         try:
             yield
         finally:
-            self._executor.post = _nowhere
+            self._post = _nowhere
             self._running = False
 
     @overload
@@ -114,8 +115,11 @@ class MemoryMessageStore:
         await self._enter()
         result = self._log.append_batch(appends, wall_time())
         if result.advanced:
-            self._executor.post(*result.advanced)
+            self._tell(*result.advanced)
         return result
+
+    def _tell(self, *inputs: Input) -> None:
+        self._post(*inputs)
 
     async def _enter(self) -> None:
         if not self._running:

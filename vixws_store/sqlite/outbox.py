@@ -148,7 +148,7 @@ class _Keeper:
     def __init__(self, bridge: Bridge, connection: ThreadConnection, file: OutboxFile, limits: OutboxLimits) -> None:
         self.file = file
         self.entries = {entry.mid: entry for entry in file.entries}
-        self.positions = file.positions
+        self.positions = dict(file.positions)
         self._size = sum(len(entry.payload) for entry in file.entries)
         self._bridge = bridge
         self._connection = connection

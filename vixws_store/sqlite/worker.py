@@ -290,14 +290,14 @@ class Worker:
 
     def _down(self, cause: BaseException) -> None:
         self._lost = self._lost or needs_reopening(cause)
-        self.database.writer.busy_timeout_s = self._limits.retry_timeout_s
+        self.database.writer.set_busy_timeout(self._limits.retry_timeout_s)
         if self.ready:
             LOGGER.warning("store not ready: %s", store_error(cause, self.database.path))
             self._probe_at = anyio.current_time() + self._limits.probe_s
         self.ready = False
 
     def _up(self) -> None:
-        self.database.writer.busy_timeout_s = self._limits.busy_timeout_s
+        self.database.writer.set_busy_timeout(self._limits.busy_timeout_s)
         if not self.ready:
             LOGGER.warning("store ready again: %s", self.database.path)
         self.ready = True

@@ -67,13 +67,15 @@ class _Head:
 
 
 class LogWriter:
-    """The only connection that writes and checkpoints. Every method belongs to the connection's thread."""
+    """The only connection that writes and checkpoints.
+
+    Every method but `set_busy_timeout` belongs to the connection's thread.
+    """
 
     def __init__(self, path: str, synchronous: str, busy_timeout_s: float, pages_max: int | None) -> None:
         self.path = path
         self._synchronous = synchronous
-        self.busy_timeout_s = busy_timeout_s
-        """How long a transaction waits for another process's lock; may be set from any thread, any time."""
+        self._busy_timeout_s = busy_timeout_s
         self._busy_timeout_set_s = busy_timeout_s
         self._pages_max = pages_max
         self._heads: dict[str, _Head] = {}
@@ -87,8 +89,8 @@ class LogWriter:
 
         Raises: `StoreError`, `sqlite3.Error`.
         """
-        self._busy_timeout_set_s = self.busy_timeout_s
-        db = sqlite3.connect(self.path, timeout=self.busy_timeout_s, isolation_level=None, cached_statements=128)
+        self._busy_timeout_set_s = self._busy_timeout_s
+        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128)
         try:
             self._set_up(db)
         except BaseException:
@@ -113,6 +115,10 @@ class LogWriter:
             self._last_id += secrets.randbelow(1 << 31) + 1
         self._files = {}
         self._check_files()
+
+    def set_busy_timeout(self, busy_timeout_s: float) -> None:
+        """Says how long transactions wait for another process's lock from now on; may be called from any thread."""
+        self._busy_timeout_s = busy_timeout_s
 
     def commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all in one transaction at the time `ts`; see `PureLog.append_batch`.
@@ -318,8 +324,8 @@ class LogWriter:
 
     def _begin(self) -> None:
         # Always IMMEDIATE: a transaction that begins by reading may not be able to write later, timeout or not.
-        if self._busy_timeout_set_s != self.busy_timeout_s:
-            self._busy_timeout_set_s = self.busy_timeout_s
+        if self._busy_timeout_set_s != self._busy_timeout_s:
+            self._busy_timeout_set_s = self._busy_timeout_s
             self._db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout_set_s * 1000)}")
         self._db.execute("BEGIN IMMEDIATE")
 
