@@ -33,7 +33,7 @@ _LOOK_S: Final = 0.25
 _JOIN_S: Final = 2.0
 """Seconds for which the end waits for each connection's thread, once its socket is shut."""
 
-log = logging.getLogger("vixws.metrics")
+LOGGER = logging.getLogger("vixws.metrics")
 
 
 def run_metrics_server(
@@ -110,7 +110,7 @@ class _Handler(WSGIRequestHandler):
         self.rfile = io.BytesIO(head)
         super().handle()
         if errors := self._errors.getvalue():
-            log.warning("a scrape could not be answered:\n%s", errors)
+            LOGGER.warning("a scrape could not be answered:\n%s", errors)
 
     def get_stderr(self) -> io.StringIO:
         """Where the WSGI handler writes the traceback of what it could not answer."""
@@ -118,7 +118,7 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Notes each request for whoever debugs, in place of a line on stderr."""
-        log.debug("scrape: %r", format % args)
+        LOGGER.debug("scrape: %r", format % args)
 
 
 class _Server(ThreadingWSGIServer):
@@ -161,7 +161,7 @@ class _Server(ThreadingWSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Notes a connection that broke."""
-        log.debug("a scrape broke off", exc_info=True)
+        LOGGER.debug("a scrape broke off", exc_info=True)
 
     def end_overdue(self, after_s: float = 0.0) -> None:
         """Shuts connections whose time is over, or will be in `after_s` seconds; their threads see the end."""
@@ -172,7 +172,7 @@ class _Server(ThreadingWSGIServer):
                     try:
                         request.shutdown(socket.SHUT_RDWR)
                     except OSError as exc:  # The peer was faster.
-                        log.debug("a scrape was over already: %s", exc)
+                        LOGGER.debug("a scrape was over already: %s", exc)
 
     def server_close(self) -> None:
         """Stops listening, shuts what is open and waits for its threads."""

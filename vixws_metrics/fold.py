@@ -100,9 +100,9 @@ class Histogram:
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, *bounds: float) -> None:
-        self.bounds = tuple(float(bound) for bound in bounds)
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+        self.bounds: tuple[float, ...] = tuple(float(bound) for bound in bounds)
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.sum: float = 0.0
 
     def add(self, seconds: float) -> None:
         """Counts one duration; a negative one counts as 0."""
@@ -145,32 +145,32 @@ class Fold:
     )
 
     def __init__(self) -> None:
-        self.connections = 0
+        self.connections: int = 0
         """Transports accepted."""
-        self.active_connections = 0
-        self.sessions = 0
+        self.active_connections: int = 0
+        self.sessions: int = 0
         """WebSockets opened."""
-        self.active_sessions = 0
-        self.received_bytes = 0
-        self.received_messages = 0
-        self.sent_bytes = 0
-        self.sent_messages = 0
+        self.active_sessions: int = 0
+        self.received_bytes: int = 0
+        self.received_messages: int = 0
+        self.sent_bytes: int = 0
+        self.sent_messages: int = 0
         self.errors: dict[str, int] = dict.fromkeys(ERROR_KINDS, 0)
         """Its keys never change."""
-        self.joins = 0
-        self.leaves = 0
+        self.joins: int = 0
+        self.leaves: int = 0
         self.members: dict[str, int] = {}
         """Members of each room that has any."""
-        self.broadcasts = 0
-        self.deliveries = 0
+        self.broadcasts: int = 0
+        self.deliveries: int = 0
         self.not_read: set[int] = set()
         """Connections that are not read from."""
         self.appends_waiting: dict[int, float] = {}
         """When each append that is not answered yet was asked, by its request."""
-        self.handler_seconds = Histogram(
+        self.handler_seconds: Histogram = Histogram(
             _FIRST_BOUND_S, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
         )
-        self.append_seconds = Histogram(
+        self.append_seconds: Histogram = Histogram(
             0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
         )
         self._inputs: dict[type, _Take] = {

@@ -27,7 +27,7 @@ class Check:
     """One named promise. Call it with a factory; `str` gives its name."""
 
     def __init__(self, run: Callable[[MakeStore, Reopen | None], Awaitable[None]], durable: bool) -> None:
-        self.name = run.__name__
+        self.name: str = run.__name__
         self.durable = durable
         self.__doc__ = run.__doc__
         self._run = run

@@ -54,7 +54,7 @@ class SqliteOutbox:
     """
 
     def __init__(self, path: str | os.PathLike[str] = "outbox.db", *, limits: OutboxLimits | None = None) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         if not self.path or self.path.startswith(":") or "\0" in self.path:
             raise LocalError(f"path must name a file, got {self.path!r:.80}")
         self._limits = limits or OutboxLimits()

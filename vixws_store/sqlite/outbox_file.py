@@ -48,7 +48,7 @@ class OutboxFile:
     def __init__(self, path: str, busy_timeout_s: float) -> None:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        self.pub = ""
+        self.pub: str = ""
         self.entries: list[OutboxEntry] = []
         self.positions: dict[str, Since] = {}
 

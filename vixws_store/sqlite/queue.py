@@ -20,8 +20,8 @@ class Single:
     __slots__ = ("answer", "ask")
 
     def __init__(self, ask: StoreAppend) -> None:
-        self.ask = ask
-        self.answer = Answer()
+        self.ask: StoreAppend = ask
+        self.answer: Answer = Answer()
 
 
 class Alone:
@@ -30,11 +30,11 @@ class Alone:
     __slots__ = ("answer", "arguments", "function", "rows", "size")
 
     def __init__(self, rows: int, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self.rows = rows
-        self.size = size
-        self.function = function
-        self.arguments = arguments
-        self.answer = Answer()
+        self.rows: int = rows
+        self.size: int = size
+        self.function: Callable[..., Any] = function
+        self.arguments: tuple[Any, ...] = arguments
+        self.answer: Answer = Answer()
 
 
 Item: TypeAlias = StoreAppend | Single | Alone
@@ -46,8 +46,8 @@ class AppendQueue:
     committed: what was taken counts until it is `settled`."""
 
     def __init__(self, limits: Limits) -> None:
-        self.rows = 0
-        self.size = 0
+        self.rows: int = 0
+        self.size: int = 0
         self._limits = limits
         self._items: deque[Item] = deque()
 

@@ -56,7 +56,7 @@ class SqliteMessageStore:
         pages_max: int | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         if not self.path or self.path.startswith(":") or "\0" in self.path:
             raise LocalError(f"path must name a file (or use MemoryMessageStore), got {self.path!r:.80}")
         if synchronous not in ("FULL", "NORMAL"):

@@ -49,7 +49,7 @@ class Worker:
 
     def __init__(self, database: Database, post: Post | None, limits: Limits) -> None:
         self.database = database
-        self.ready = True
+        self.ready: bool = True
         self._post = post
         self._limits = limits
         self._queue = AppendQueue(limits)
