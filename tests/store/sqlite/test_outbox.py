@@ -305,7 +305,7 @@ async def test_what_was_put_is_there_after_a_kill(tmp_path: Path, count: int, an
     process = subprocess.Popen(
         [sys.executable, "-c", CLIENT, anyio_backend_name],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdout=subprocess.PIPE,
     )
     try:
