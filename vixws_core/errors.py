@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .codes import BAD_ROOM, DENIED, TOO_MANY_ROOMS
+
 __all__ = ["BadMessage", "BadRoom", "LocalError", "Refused", "StoreError", "TooManyRooms"]
 
 
@@ -30,7 +32,7 @@ class Refused(Exception):
     `code` is one of the codes of the wire protocol (`denied` by default); `message` is shown to the peer.
     """
 
-    def __init__(self, message: str = "refused by the application", code: str = "denied") -> None:
+    def __init__(self, message: str = "refused by the application", code: str = DENIED) -> None:
         super().__init__(message)
         self.code = code
 
@@ -39,14 +41,14 @@ class BadRoom(Refused, LocalError):
     """A room name that cannot be one. A handler that lets it pass answers its sender `$err bad_room`."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, "bad_room")
+        super().__init__(message, BAD_ROOM)
 
 
 class TooManyRooms(Refused, LocalError):
     """A join beyond `rooms_max`. A handler that lets it pass answers its sender `$err too_many_rooms`."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, "too_many_rooms")
+        super().__init__(message, TOO_MANY_ROOMS)
 
 
 class StoreError(Exception):

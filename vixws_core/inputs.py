@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .codes import CLOSE_NORMAL
 from .message import StoredMessage
 
 __all__ = [
@@ -168,7 +169,7 @@ class Close(msgspec.Struct, frozen=True, gc=False):
     """Starts the closing handshake of `conn` (RFC 6455 §7.1.2) after what was sent before."""
 
     conn: int
-    code: int = 1000
+    code: int = CLOSE_NORMAL
     reason: str = ""
 
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from .codes import BAD_MESSAGE, MID_CONFLICT, STORE_FULL
 from .effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from .errors import LocalError
 from .inputs import (
@@ -142,7 +143,7 @@ class PureLog:
                 continue
             if self.bytes_max is not None and self._bytes + len(ask.payload) > self.bytes_max:
                 message = f"the log in memory holds its {self.bytes_max} bytes"
-                answers.append(StoreFailed(ask.request, "store_full", message, True))
+                answers.append(StoreFailed(ask.request, STORE_FULL, message, True))
                 continue
             self._rooms[ask.room] = room
             self._bytes += len(ask.payload)
@@ -173,7 +174,7 @@ class PureLog:
     def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
         if digest != ask.digest:
             message = f"mid {ask.mid!r:.140} was stored before with another content"
-            return StoreFailed(ask.request, "mid_conflict", message, False)
+            return StoreFailed(ask.request, MID_CONFLICT, message, False)
         return StoreAppended(ask.request, room.ep, off, room.rows[off - room.floor - 1].id, True)
 
     def read(
@@ -319,4 +320,4 @@ def _run_read(log: PureLog, ask: ReadStore | ListStore) -> StoreAnswer:
     try:
         return StoreListed(ask.request, tuple(log.list_by_room(ask.room, ask.limit, ask.before_id)))
     except LocalError as exc:
-        return StoreFailed(ask.request, "bad_message", str(exc), False)
+        return StoreFailed(ask.request, BAD_MESSAGE, str(exc), False)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
+from .codes import BAD_MESSAGE
 from .errors import BadMessage, LocalError
 
 __all__ = ["Json", "JsonMessage", "StoredMessage", "encode_json", "kvs_to_json"]
@@ -120,11 +121,11 @@ class JsonMessage(msgspec.Struct, frozen=True, kw_only=True):
             found = _ENVELOPES.decode(text)
             payload: Json = json.loads(bytes(found.payload))
         except (ValueError, RecursionError, msgspec.MsgspecError) as exc:
-            raise BadMessage("bad_message", f"expected an object with a string type: {exc}") from None
+            raise BadMessage(BAD_MESSAGE, f"expected an object with a string type: {exc}") from None
         if not found.type:
-            raise BadMessage("bad_message", "type must be a non-empty string")
+            raise BadMessage(BAD_MESSAGE, "type must be a non-empty string")
         if not isinstance(payload, dict):
-            raise BadMessage("bad_message", f"payload must be an object, got {payload!r:.80}")
+            raise BadMessage(BAD_MESSAGE, f"payload must be an object, got {payload!r:.80}")
         return cls(
             type=found.type,
             payload=cast(dict[str, Json], payload),

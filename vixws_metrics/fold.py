@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from vixws_core.codes import BAD_MESSAGE, ERRORS, MID_CONFLICT, MISBEHAVIOUR
 from vixws_core.effects import (
     Broadcast,
     Closed,
@@ -40,43 +41,13 @@ from vixws_core.inputs import (
 
 __all__ = ["ERROR_KINDS", "Fold", "Histogram"]
 
-ERROR_KINDS = (
-    "bad_batch",
-    "bad_binary",
-    "bad_handshake",
-    "bad_json",
-    "bad_message",
-    "bad_room",
-    "bad_utf8",
-    "denied",
-    "fenced",
-    "handler",
-    "handshake_timeout",
-    "internal",
-    "message_timeout",
-    "mid_conflict",
-    "other",
-    "ping_timeout",
-    "protocol_error",
-    "rate_limited",
-    "seq_gap",
-    "slow",
-    "stale_mid",
-    "store",
-    "store_full",
-    "store_unavailable",
-    "too_deep",
-    "too_large",
-    "too_many_fragments",
-    "too_many_rooms",
-    "unknown_room",
-    "unknown_type",
-    "version",
+ERROR_KINDS = tuple(
+    sorted({*(error.code for error in ERRORS), *(fault.word for fault in MISBEHAVIOUR), "handler", "other", "store"})
 )
-"""The kinds errors are counted by, sorted: a peer's (wire codes, PROTOCOL §11, and the hub's own words), `handler`
-for a handler that raised, `store` for a store that could not, `other` for every word not listed here."""
+"""The kinds errors are counted by, sorted: a peer's (`vixws_core.codes`), `handler` for a handler that raised, `store`
+for a store that could not, `other` for every word not listed here."""
 
-_NOT_THE_STORES_FAULT = frozenset({"bad_message", "mid_conflict"})
+_NOT_THE_STORES_FAULT = frozenset({BAD_MESSAGE, MID_CONFLICT})
 """Codes of `StoreFailed` that tell of what was asked, not of the store."""
 
 _FIRST_BOUND_S = 0.0001

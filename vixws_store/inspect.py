@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.log import id_number
 from vixws_core.message import StoredMessage
@@ -177,20 +178,20 @@ def _opened(path: str) -> Generator[sqlite3.Connection]:
     Raises: `StoreError` where there is no store of this version at `path`.
     """
     if not os.path.isfile(path):
-        raise StoreError("store_unavailable", f"{path}: no such file")
+        raise StoreError(STORE_UNAVAILABLE, f"{path}: no such file")
     # mode=ro also keeps this connection from checkpointing at its end: only a server's writer may do that.
     db = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, isolation_level=None)
     try:
         version = schema_version(db)
         if version != SCHEMA_VERSION:
             found = "no store" if version is None else f"a store of schema version {version}"
-            raise StoreError("store_unavailable", f"{path}: expected schema version {SCHEMA_VERSION}, found {found}")
+            raise StoreError(STORE_UNAVAILABLE, f"{path}: expected schema version {SCHEMA_VERSION}, found {found}")
         yield db
     except sqlite3.OperationalError as exc:
-        raise StoreError("store_unavailable", f"{path}: {exc}") from None
+        raise StoreError(STORE_UNAVAILABLE, f"{path}: {exc}") from None
     except sqlite3.DatabaseError as exc:
         if "not a database" in str(exc):
-            raise StoreError("store_unavailable", f"{path}: {exc}") from None
+            raise StoreError(STORE_UNAVAILABLE, f"{path}: {exc}") from None
         raise
     finally:
         db.close()

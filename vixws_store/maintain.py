@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import LocalError, StoreError
 
 from .inspect import stats
@@ -34,7 +35,7 @@ def trim(path: str | os.PathLike[str], room: str, upto: int) -> int:
         raise LocalError(f"the offset must be 0 or more, got {upto}")
     name = os.path.abspath(path)
     if not os.path.isfile(name):
-        raise StoreError("store_unavailable", f"{os.fspath(path)}: no such file")
+        raise StoreError(STORE_UNAVAILABLE, f"{os.fspath(path)}: no such file")
     lock = FileLock(name + ".lock")
     try:
         lock.acquire(os.fspath(path))

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from ..codes import CLOSE_OWN_FIRST, CLOSE_OWN_LAST, SENDABLE_CLOSES, STORE_UNAVAILABLE
 from ..effects import (
     Closed,
     Drained,
@@ -270,8 +271,8 @@ class App:
     def close(self, session: Session, command: Close) -> None:
         """Runs a `Close` of an open session. Raises: `LocalError` for a code or reason that cannot be sent."""
         code, reason = command.code, command.reason
-        if not (code in _CODES or 3000 <= code <= 4999):
-            raise LocalError(f"close code must be one of {_CODES} or 3000 to 4999, got {code!r}")
+        if not (code in SENDABLE_CLOSES or CLOSE_OWN_FIRST <= code <= CLOSE_OWN_LAST):
+            raise LocalError(f"close code must be one of {SENDABLE_CLOSES} or 3000 to 4999, got {code!r}")
         if len(self.encode_text(reason)) > 123:
             raise LocalError(f"close reason must have at most 123 bytes, got {reason!r:.140}")
         if session.is_open:
@@ -304,9 +305,9 @@ class App:
         publishes, self._publishes = self._publishes, {}
         lists, self._lists = self._lists, {}
         for request, (room, done) in publishes.items():
-            self._answer(done, PublishFailed(request, room, "store_unavailable", message, True))
+            self._answer(done, PublishFailed(request, room, STORE_UNAVAILABLE, message, True))
         for request, listed in lists.items():
-            self._answer(listed, HistoryListed(request, (), "store_unavailable", message))
+            self._answer(listed, HistoryListed(request, (), STORE_UNAVAILABLE, message))
 
     def _requested(self, effect: Requested) -> None:
         path = effect.target.partition("?")[0]
@@ -374,7 +375,3 @@ class App:
             done(effect)
         except Exception as exc:
             self._report(None, exc, getattr(done, "__qualname__", repr(done)))
-
-
-_CODES: Final = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014)
-"""Close codes below 3000 that an endpoint may send (RFC 6455 §7.4.1 and the IANA registry)."""

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from ..codes import BAD_MESSAGE, CLOSE_DENIED, UNKNOWN_TYPE
 from ..effects import AppMessage, Effect
 from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
@@ -135,13 +136,13 @@ class Runner:
                 return router.typed, (session, message.type, decode_object(message.payload))
         except BadPayload as exc:
             if router.bad is None:
-                raise Refused(str(exc), "bad_message") from None
+                raise Refused(str(exc), BAD_MESSAGE) from None
             if message.ref is not None:  # Every `ref` gets its one answer, whatever the handler says besides.
-                self._do(Refuse(session.id, "bad_message", str(exc), message.ref))
+                self._do(Refuse(session.id, BAD_MESSAGE, str(exc), message.ref))
                 session.owes = None
             return router.bad, (session, message.type, str(exc))
         if router.raw is None and message.ref is not None:
-            raise Refused(f"no handler for the type {message.type!r:.80}", "unknown_type")
+            raise Refused(f"no handler for the type {message.type!r:.80}", UNKNOWN_TYPE)
         return None, ()
 
     def _acknowledge(self, session: Session, ref: str, answer: object) -> None:
@@ -157,7 +158,7 @@ class Runner:
             try:
                 decoded = guard.decode(payload)
             except BadPayload as exc:
-                raise Refused(str(exc), "bad_message") from None
+                raise Refused(str(exc), BAD_MESSAGE) from None
             args = (session, decoded, message) if guard.wants_message else (session, decoded)
             if guard.waits:
                 answer: Any = yield Waiting(guard, args)
@@ -193,7 +194,7 @@ class Runner:
             except Refused as exc:
                 reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
                 session.is_open = False
-                self._do(Close(session.id, 4003, reason))
+                self._do(Close(session.id, CLOSE_DENIED, reason))
             except Exception as exc:
                 failed = True
                 yield from self._failed(session, exc, handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..codes import CLOSE_NORMAL
 from ..inputs import Close, Send, Since
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Session:
         self.app.refuse(self, ref, code, message)
         self.answer_later(ref)
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
         """Starts the closing handshake after what was sent before; a second call does nothing.
 
         Raises: `LocalError` for a code an endpoint may not send (RFC 6455 §7.4) or a reason over 123 bytes.

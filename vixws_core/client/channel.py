@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from ..codes import CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, PROTOCOL_ERROR, TOO_LARGE, UNKNOWN_TYPE
 from ..effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
 from ..errors import BadMessage
 from ..message import encode_json
@@ -188,7 +189,7 @@ class ClientChannel:
             link.tell(CloseTransport(link.conn))
             self._ended(item.code, item.reason, by_server=True)
         elif isinstance(item, FrameFailed):
-            link.blame("too_large" if item.code == 1009 else "protocol_error", item.reason)
+            link.blame(TOO_LARGE if item.code == CLOSE_TOO_BIG else PROTOCOL_ERROR, item.reason)
             self._fail(item.code, item.reason)
 
     def _fail(self, code: int, reason: str, *, stop: bool = False) -> None:
@@ -239,7 +240,7 @@ class ClientChannel:
             says(message)
         elif not self._outbox.answer(message):
             if self._hello is not None:
-                self._link.tell(MessageSkipped(self._link.conn, "unknown_type"))
+                self._link.tell(MessageSkipped(self._link.conn, UNKNOWN_TYPE))
             else:
                 self._rooms.tell(data, message)
 
@@ -250,7 +251,7 @@ class ClientChannel:
             welcome = decode_payload(WelcomePayload, message.payload)
         except BadMessage as exc:
             self._link.blame(exc.code, f"$welcome: {exc}")
-            self._fail(1002, "a good $welcome is expected")
+            self._fail(CLOSE_PROTOCOL_ERROR, "a good $welcome is expected")
             return
         self.session = welcome.session
         self._take_reconnect(welcome)
@@ -277,6 +278,6 @@ class ClientChannel:
         error = decode_payload(ErrorPayload, message.payload)
         if message.ref == _HELLO and not self._link.is_open:
             if not self._closing:
-                self._fail(1000, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)
+                self._fail(CLOSE_NORMAL, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)
         elif not (self._outbox.refused(message.ref, error) or self._rooms.refused(message.ref, error)):
             self._link.tell(ServerRefused(error.code, error.msg, message.ref))

@@ -10,6 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ..codes import (
+    CLOSE_GOING_AWAY,
+    CLOSE_NO_FRAME,
+    CLOSE_NORMAL,
+    CLOSE_OWN_FIRST,
+    CLOSE_OWN_LAST,
+    CLOSE_SERVER_FAULT,
+    CLOSE_STOPS_FIRST,
+    CLOSE_STOPS_LAST,
+)
 from ..effects import CloseTransport, SendBytes
 from ..errors import LocalError
 from ..inputs import BytesReceived, Disconnected, TimePassed
@@ -58,6 +68,8 @@ MOVES: Final[dict[ClientState, frozenset[ClientState]]] = {
 }
 """The moves a client's state can make."""
 
+_CLOSES: Final = (CLOSE_NORMAL, CLOSE_GOING_AWAY, CLOSE_SERVER_FAULT)
+"""Close codes below 3000 that a client's program may send."""
 _OPENING: Final = frozenset((_S.CONNECTING, _S.UPGRADING, _S.GREETING))
 _WORDS: Final = {
     _S.CONNECTING: "no connection",
@@ -204,8 +216,8 @@ class ClientMachine:
             self._connect()
 
     def _stop(self, ask: ClientStop) -> None:
-        if ask.code not in (1000, 1001, 1011) and not 3000 <= ask.code <= 4999:
-            raise LocalError(f"close code must be 1000, 1001, 1011 or from 3000 to 4999, got {ask.code}")
+        if ask.code not in _CLOSES and not CLOSE_OWN_FIRST <= ask.code <= CLOSE_OWN_LAST:
+            raise LocalError(f"close code must be one of {_CLOSES} or from 3000 to 4999, got {ask.code}")
         state = self._state
         if state in (ClientState.GREETING, ClientState.OPEN):
             self._channel.close(ask.code, ask.reason)
@@ -254,7 +266,7 @@ class ClientMachine:
 
     def _transport_failed(self, told: TransportFailed) -> None:
         if told.conn == self._link.conn:
-            self._ended(1006, told.reason)
+            self._ended(CLOSE_NO_FRAME, told.reason)
 
     def _disconnected(self, told: Disconnected) -> None:
         if told.conn != self._link.conn:
@@ -262,7 +274,7 @@ class ClientMachine:
         if self._answer is not None:
             self._refused(self._answer.end())
         else:
-            self._ended(1006, told.reason or "the connection ended without a close frame")
+            self._ended(CLOSE_NO_FRAME, told.reason or "the connection ended without a close frame")
 
     def _bytes(self, told: BytesReceived) -> None:
         if told.conn != self._link.conn:
@@ -283,7 +295,7 @@ class ClientMachine:
             self._channel.feed(answer.rest)
 
     def _refused(self, answer: Refusal) -> None:
-        self._ended(1006, answer.reason, status=answer.status)
+        self._ended(CLOSE_NO_FRAME, answer.reason, status=answer.status)
 
     def _opened(self, welcome: WelcomePayload, payload: bytes) -> None:
         self._move(ClientState.OPEN)
@@ -313,7 +325,7 @@ class ClientMachine:
         self._rooms.lost()
         self._outbox.lost(code if by_server else 0)
         # PROTOCOL §11: after 4000–4099 the client stops.
-        if stop or self._state is ClientState.CLOSING or (by_server and 4000 <= code <= 4099):
+        if stop or self._state is ClientState.CLOSING or (by_server and CLOSE_STOPS_FIRST <= code <= CLOSE_STOPS_LAST):
             self._outbox.stopped()
             link.failures = 0
             self._channel.session = None
@@ -346,7 +358,7 @@ class ClientMachine:
             self._state_over()
         elif now >= self._channel.dead_at:
             self._drop()
-            self._ended(1006, f"no byte for {self.config.ping_timeout_s:g} s after a ping")
+            self._ended(CLOSE_NO_FRAME, f"no byte for {self.config.ping_timeout_s:g} s after a ping")
         else:
             self._channel.ping()
             self._outbox.due()
@@ -359,6 +371,6 @@ class ClientMachine:
             return
         self._drop()
         if state in _OPENING:
-            self._ended(1006, f"{_WORDS[state]} within {self.config.opening_timeout_s:g} s")
+            self._ended(CLOSE_NO_FRAME, f"{_WORDS[state]} within {self.config.opening_timeout_s:g} s")
         else:
-            self._ended(1006, f"no close frame within {self.config.close_timeout_s:g} s")
+            self._ended(CLOSE_NO_FRAME, f"no close frame within {self.config.close_timeout_s:g} s")

@@ -6,6 +6,7 @@ reconnect everything is sent again, in order, with the same keys: no answer is n
 
 from __future__ import annotations
 
+from ..codes import CLOSE_SERVER_FAULT, CLOSE_TOO_BIG, INTERNAL, PROTOCOL_ERROR, TOO_LARGE
 from ..errors import LocalError
 from ..wire.envelope import Incoming, client_message
 from ..wire.payloads import AckPayload, ErrorPayload, decode_payload
@@ -122,8 +123,8 @@ class ClientOutbox:
             item.in_flight = False
         self._held = len(self._items)
         # The server handles messages in order, so the oldest without an answer is the one it choked on.
-        if first is not None and code in (1009, 1011) and self._strike(first):
-            name = "too_large" if code == 1009 else "internal"
+        if first is not None and code in (CLOSE_TOO_BIG, CLOSE_SERVER_FAULT) and self._strike(first):
+            name = TOO_LARGE if code == CLOSE_TOO_BIG else INTERNAL
             self._fail(first, name, f"{first.strikes} times the server closed with {code}", retry=False)
 
     def stopped(self) -> None:
@@ -146,9 +147,7 @@ class ClientOutbox:
     def _transmit(self, item: _Item) -> None:
         most = self.message_bytes_max
         if most and len(item.text) > most:
-            self._fail(
-                item, "too_large", f"the message has {len(item.text)} bytes, the server takes {most}", retry=False
-            )
+            self._fail(item, TOO_LARGE, f"the message has {len(item.text)} bytes, the server takes {most}", retry=False)
             return
         item.in_flight = True
         self._held -= 1
@@ -173,7 +172,7 @@ class ClientOutbox:
             told = PublishSettled(item.request, True, item.mid, ack.ep or "", ack.off or 0, ack.id or "", ack.dup)
             self._link.tell(told)
         else:
-            self._link.blame("protocol_error", f"a publish was answered with {message.type!r:.80}")
+            self._link.blame(PROTOCOL_ERROR, f"a publish was answered with {message.type!r:.80}")
         return True
 
     def refused(self, ref: str | None, error: ErrorPayload) -> bool:
@@ -181,7 +180,7 @@ class ClientOutbox:
         item = self._items.get(ref or "")
         if item is None or not item.in_flight:
             return False
-        if item.mid is None or not error.retry or (error.code == "internal" and self._strike(item)):
+        if item.mid is None or not error.retry or (error.code == INTERNAL and self._strike(item)):
             self._fail(item, error.code, error.msg, error.retry)
             return True
         item.in_flight = False

@@ -12,6 +12,7 @@ from enum import Enum
 
 import msgspec
 
+from ..codes import CLOSE_NORMAL
 from ..effects import CloseTransport, MessageSkipped, PauseReading, PeerMisbehaved, ResumeReading, SendBytes
 from ..inputs import BytesReceived, Disconnected, Since, TimePassed
 
@@ -125,7 +126,7 @@ class ClientStart(msgspec.Struct, frozen=True, gc=False):
 class ClientStop(msgspec.Struct, frozen=True, gc=False):
     """Closes with `code` and stays closed. What has no answer yet is settled with the code `closed`."""
 
-    code: int = 1000
+    code: int = CLOSE_NORMAL
     reason: str = ""
 
 

@@ -10,6 +10,7 @@ slow reader costs bounded memory and never holds up the answers that it may itse
 
 from __future__ import annotations
 
+from ..codes import PROTOCOL_ERROR
 from ..effects import MessageSkipped
 from ..errors import LocalError
 from ..message import encode_json
@@ -193,7 +194,7 @@ class ClientRooms:
             room.note(0, (found.ep, found.from_, None))
         elif room.at is None or room.at[:2] != (found.ep, found.from_):
             # Recovered to another position than ours is not recovered.
-            self._link.blame("protocol_error", f"recovered room {room.name!r} at another position")
+            self._link.blame(PROTOCOL_ERROR, f"recovered room {room.name!r} at another position")
             recovered, reason = False, "fork"
             room.note(0, (found.ep, found.from_, None))
         told = RoomJoined(room.name, found.ep, found.from_, found.head, found.floor, recovered, reason, found.stored)

@@ -103,7 +103,7 @@ class Deadlines:
         assert session is not None  # It is open.
         if connection.parked and now >= connection.last_flush + config.flush_stall_s:
             self._blame(connection, SLOW, "took no byte in time")
-            self._lifecycle.fail(connection, CLOSE_SLOW, "slow", "took no byte in time", abort=True)
+            self._lifecycle.fail(connection, CLOSE_SLOW, SLOW, "took no byte in time", abort=True)
             return
         if now >= session.retry_at:
             self._members.retry(session)

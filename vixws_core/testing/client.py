@@ -37,6 +37,7 @@ from ..client import (
     TransportFailed,
     TransportOpened,
 )
+from ..codes import CLOSE_NORMAL
 from ..effects import CloseTransport, PauseReading, ResumeReading, SendBytes
 from ..inputs import BytesReceived, Disconnected, Since, TimePassed
 from ..message import Json, encode_json
@@ -126,7 +127,7 @@ class Client:
         """Begins to connect; a world starts its clients itself."""
         self._put(ClientStart())
 
-    def stop(self, code: int = 1000) -> None:
+    def stop(self, code: int = CLOSE_NORMAL) -> None:
         """Closes and stays closed until `start`."""
         self._put(ClientStop(code))
 

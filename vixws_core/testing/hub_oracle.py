@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..codes import MID_CONFLICT
 from ..config import HubConfig
 from ..effects import Broadcast, CloseTransport, Effect, Joined, Left, Opened, SendBytes
 from ..hub import Hub
@@ -308,7 +309,7 @@ class DoorOracle:
         )
 
     def _err(self, id: int, heard: Heard, asked: Asked) -> None:
-        if heard.payload.get("code") == "mid_conflict":
+        if heard.payload.get("code") == MID_CONFLICT:
             contents = self._truth.offered.get((asked.scope, asked.room or asked.inner_room, asked.mid or ""), set())
             check(len(contents) > 1, f"connection {id}: mid_conflict for {asked!r:.200}, the one content of this key")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ..codes import CLOSE_NORMAL
 from ..message import Json, encode_json
 from ..wire.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, PingReceived, encode_close, encode_frame
 from .faults import Habits
@@ -256,7 +257,7 @@ class WildClient:
         elif choice < 0.3:
             self._frame(CLOSE, b"")
         elif choice < 0.5:
-            self._network.send(self, self._number, encode_close(1000, "bye", self._stream.randbytes(4)))
+            self._network.send(self, self._number, encode_close(CLOSE_NORMAL, "bye", self._stream.randbytes(4)))
         elif choice < 0.7:
             self._network.hang_up(self, self._number, abort=True)
             self.ended(self._number)

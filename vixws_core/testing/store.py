@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
+from ..codes import STORE_UNAVAILABLE
 from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from ..inputs import Input, RoomAdvanced, StoreFailed
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
@@ -166,7 +167,7 @@ class SimStore:
             return False
         ask = self._reads.pop(0 if self.calm else self._chance.of("read").randrange(len(self._reads)))
         if self._fails():
-            self._answers.append(StoreFailed(ask.request, "store_unavailable", "simulated"))
+            self._answers.append(StoreFailed(ask.request, STORE_UNAVAILABLE, "simulated"))
         else:
             self._answers += self._run([ask])
         return True
@@ -238,4 +239,4 @@ def _advanced(answers: Sequence[StoreAnswer]) -> tuple[RoomAdvanced, ...]:
 
 
 def _failed(batch: Sequence[StoreAppend]) -> tuple[StoreAnswer, ...]:
-    return tuple(StoreFailed(ask.request, "store_unavailable", "simulated") for ask in batch)
+    return tuple(StoreFailed(ask.request, STORE_UNAVAILABLE, "simulated") for ask in batch)

@@ -15,6 +15,8 @@ import msgspec
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+from ..codes import CLOSE_NO_CODE, CLOSE_NO_FRAME, CLOSE_POLICY, CLOSE_TOO_BIG
+
 __all__ = [
     "BINARY",
     "CLOSE",
@@ -115,7 +117,7 @@ def encode_close(code: int, reason: str = "", mask: bytes | None = None) -> byte
 
     1005 and 1006 must not be sent (RFC 6455 §7.4.1): for them the frame has no code.
     """
-    if code in (1005, 1006):
+    if code in (CLOSE_NO_CODE, CLOSE_NO_FRAME):
         return encode_frame(CLOSE, b"", mask)
     text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
     return encode_frame(CLOSE, code.to_bytes(2, "big") + text.encode(), mask)
@@ -284,7 +286,7 @@ class FrameReader:
             self._gathered += length
             self._fragments += 1
             if self._fragments > self._fragments_max:
-                self._fail(1008, f"more than {self._fragments_max} fragments in a message", out)
+                self._fail(CLOSE_POLICY, f"more than {self._fragments_max} fragments in a message", out)
                 return 0
         return self._give(data, at, stop, out)
 
@@ -322,7 +324,7 @@ class FrameReader:
         if self._gathered + length <= self._message_bytes_max:
             return False
         # RFC 6455 §7.4.1: 1009 for "a message that is too big for it to process".
-        self._fail(1009, f"message over {self._message_bytes_max} bytes", out)
+        self._fail(CLOSE_TOO_BIG, f"message over {self._message_bytes_max} bytes", out)
         return True
 
     def _may_be_text(self, key: bytes, part: bytes) -> bool:

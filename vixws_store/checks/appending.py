@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
+from vixws_core.codes import MID_CONFLICT
 from vixws_core.errors import LocalError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.message import Json, JsonMessage
@@ -106,7 +107,7 @@ async def a_repeated_key_with_other_content_is_a_conflict(store: MessageStore) -
     conflict, bob, other = result.answers
     if not isinstance(conflict, StoreFailed):
         raise AssertionError(f"another content under a known key must fail, got {conflict}")
-    equal(("mid_conflict", False), (conflict.code, conflict.retry), "a conflict is final")
+    equal((MID_CONFLICT, False), (conflict.code, conflict.retry), "a conflict is final")
     equal((2, False), (appended(bob).off, appended(bob).dup), "scopes keep keys apart")
     equal((1, False), (appended(other).off, appended(other).dup), "rooms keep keys apart")
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope, Lock
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
@@ -69,23 +70,23 @@ class Database:
         Raises: what it raises, or `StoreError` while nothing is open.
         """
         if self._writing is None or self._bridge is None:
-            raise StoreError("store_unavailable", f"{self.path} is not open", retry=True)
+            raise StoreError(STORE_UNAVAILABLE, f"{self.path} is not open", retry=True)
         return await self._bridge.run(self._writing.call, function, *arguments)
 
     async def read(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Runs calls of the reader in its thread; see `LogReader.run`."""
         async with self._reader_lock:
             if self._reading is None or self._bridge is None:
-                raise StoreError("store_unavailable", f"{self.path} is not open", retry=True)
+                raise StoreError(STORE_UNAVAILABLE, f"{self.path} is not open", retry=True)
             return await self._bridge.run(self._reading.call, self.reader.run, calls)
 
     async def _open(self) -> None:
         assert self._bridge is not None
         folder = os.path.dirname(self.path)
         if not os.path.isdir(folder):
-            raise StoreError("store_unavailable", f"the folder {folder} does not exist")
+            raise StoreError(STORE_UNAVAILABLE, f"the folder {folder} does not exist")
         if os.path.isdir(self.path):
-            raise StoreError("store_unavailable", "a file was expected, found a folder")
+            raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
         self._lock.acquire(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
@@ -107,4 +108,4 @@ class Database:
 def _opening_error(error: BaseException, path: str) -> StoreError:
     if isinstance(error, StoreError) and path in str(error):
         return error
-    return StoreError("store_unavailable", f"cannot open the store {path}: {error}", retry=False)
+    return StoreError(STORE_UNAVAILABLE, f"cannot open the store {path}: {error}", retry=False)

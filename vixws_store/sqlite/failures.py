@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from vixws_core.codes import STORE_FULL, STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 __all__ = ["FAILURES", "needs_reopening", "store_error"]
@@ -16,9 +17,9 @@ def store_error(error: BaseException, path: str) -> StoreError:
     """A failure of the storage as a `StoreError` with its wire code; `retry` is true, for disks recover."""
     if isinstance(error, StoreError):
         return error
-    code = "store_unavailable"
+    code = STORE_UNAVAILABLE
     if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-        code = "store_full"
+        code = STORE_FULL
     return StoreError(code, f"{path}: {error}", retry=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 __all__ = ["FileLock"]
@@ -38,7 +39,7 @@ class FileLock:
             pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
             message = f"{what} is {self._held} the process {pid} already (lock file {self.path})"
-            raise StoreError("store_unavailable", message) from None
+            raise StoreError(STORE_UNAVAILABLE, message) from None
         except BaseException:
             os.close(descriptor)
             raise

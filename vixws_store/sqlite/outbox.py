@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from vixws_core.codes import STORE_FULL, STORE_UNAVAILABLE
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Since
 from vixws_core.protocols import OutboxEntry
@@ -139,7 +140,7 @@ async def _connect(bridge: Bridge, lock: FileLock, file: OutboxFile) -> ThreadCo
     except FAILURES as exc:
         if isinstance(exc, StoreError) and file.path in str(exc):
             raise
-        raise StoreError("store_unavailable", f"cannot open the outbox {file.path}: {exc}") from None
+        raise StoreError(STORE_UNAVAILABLE, f"cannot open the outbox {file.path}: {exc}") from None
 
 
 class _Keeper:
@@ -187,7 +188,7 @@ class _Keeper:
         count = max(len(self.entries), len(self._changes) // 2)
         if count >= limits.entries_max or (self.entries and self._size + size > limits.bytes_max):
             held = f"{len(self.entries)} entries of {self._size} bytes"
-            raise StoreError("store_full", f"the outbox {self.file.path} holds {held}, as much as it may", retry=True)
+            raise StoreError(STORE_FULL, f"the outbox {self.file.path} holds {held}, as much as it may", retry=True)
         self.entries[entry.mid] = self._new[entry.mid] = entry
         self._size += size
 
@@ -211,7 +212,7 @@ class _Keeper:
 
     async def flush(self) -> None:
         if self._closing:
-            raise StoreError("store_unavailable", "the outbox is closing", retry=True)
+            raise StoreError(STORE_UNAVAILABLE, "the outbox is closing", retry=True)
         answer = Answer()
         self._waiting.append(answer)
         self._changed.set()
@@ -229,7 +230,7 @@ class _Keeper:
         self._urgent.set()
 
     def abandon(self) -> None:
-        error = StoreError("store_unavailable", f"{self.file.path} was closed before this was done", retry=True)
+        error = StoreError(STORE_UNAVAILABLE, f"{self.file.path} was closed before this was done", retry=True)
         self._fail(self._waiting, error)
         if self._changes or self._moved:
             LOGGER.warning("outbox closed with changes that could not be written: %s", self.file.path)

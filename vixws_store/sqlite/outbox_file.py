@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 from vixws_core.inputs import Since
 from vixws_core.protocols import OutboxEntry
@@ -92,11 +93,11 @@ class OutboxFile:
             if not tables:
                 _create(db)
             elif "outbox_meta" not in tables:
-                raise StoreError("store_unavailable", f"the file is no outbox: it holds {' '.join(sorted(tables))}")
+                raise StoreError(STORE_UNAVAILABLE, f"the file is no outbox: it holds {' '.join(sorted(tables))}")
             meta = dict(db.execute("SELECT key, value FROM outbox_meta").fetchall())
             if meta["schema_version"] != str(SCHEMA_VERSION):
                 message = f"expected an outbox of version {SCHEMA_VERSION}, found {meta['schema_version']}"
-                raise StoreError("store_unavailable", message)
+                raise StoreError(STORE_UNAVAILABLE, message)
             self.pub = meta["pub"]
             self.entries = [
                 OutboxEntry(mid, room, type, payload.encode(), kind)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from zlib import crc32
 
+from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 __all__ = [
@@ -136,7 +137,7 @@ def migrate(db: sqlite3.Connection) -> None:
             _create(db)
         elif version > SCHEMA_VERSION:
             message = f"the file has schema version {version}, this program knows versions up to {SCHEMA_VERSION}"
-            raise StoreError("store_unavailable", message)
+            raise StoreError(STORE_UNAVAILABLE, message)
         else:
             for step in _MIGRATIONS[version:]:
                 step(db)
@@ -161,7 +162,7 @@ def _from_seed(db: sqlite3.Connection) -> None:
     columns = {row[1] for row in db.execute("PRAGMA table_info(ws_messages)")}
     if not columns >= _SEED_COLUMNS:
         missing = " ".join(sorted(_SEED_COLUMNS - columns))
-        raise StoreError("store_unavailable", f"the file's table ws_messages lacks the columns {missing}")
+        raise StoreError(STORE_UNAVAILABLE, f"the file's table ws_messages lacks the columns {missing}")
     db.execute("ALTER TABLE ws_messages RENAME TO ws_messages_v0")
     for (name,) in db.execute(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ws_messages_v0' AND sql IS NOT NULL"

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
+from vixws_core.codes import BAD_MESSAGE, STORE_UNAVAILABLE
 from vixws_core.effects import FindPosition, ListStore, ReadStore, StoreAppend
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import PositionKnown, StoreAppended, StoreFailed, StoreListed, StoreRead
@@ -111,7 +112,7 @@ class Worker:
         except StoreError as exc:
             self._tell(_failed(ask.request, exc))
         except LocalError as exc:
-            self._tell(StoreFailed(ask.request, "bad_message", str(exc), False))
+            self._tell(StoreFailed(ask.request, BAD_MESSAGE, str(exc), False))
 
     async def call(self, name: str, *arguments: Any) -> Any:
         """Runs a method of the reader for a direct caller."""
@@ -131,7 +132,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Fails whatever still waits."""
-        error = StoreError("store_unavailable", f"{self.database.path} was closed before this was done", retry=True)
+        error = StoreError(STORE_UNAVAILABLE, f"{self.database.path} was closed before this was done", retry=True)
         self._fail_queue(error)
         self._tell(*_fail(error, [*self._asked, *(who for _, who in self._reads)]))
         self._asked.clear()
@@ -324,7 +325,7 @@ class Worker:
 
     def _refusal(self, waiting: str) -> StoreError:
         why = "is closing" if self._closing else f"has {waiting} waiting, as many as it may"
-        return StoreError("store_unavailable", f"the store {why}", retry=True)
+        return StoreError(STORE_UNAVAILABLE, f"the store {why}", retry=True)
 
     def _fail_queue(self, error: StoreError) -> None:
         answers: list[StoreAnswer] = []

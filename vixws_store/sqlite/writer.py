@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from vixws_core.codes import INTERNAL, MID_CONFLICT, STORE_UNAVAILABLE
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
@@ -102,7 +103,7 @@ class LogWriter:
         self._db = db
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            raise StoreError("store_unavailable", f"the journal mode must be wal, the file system gives {mode}")
+            raise StoreError(STORE_UNAVAILABLE, f"the journal mode must be wal, the file system gives {mode}")
         db.execute(f"PRAGMA synchronous = {self._synchronous}")  # One of two words, checked by the store.
         db.execute("PRAGMA journal_size_limit = 67108864")
         if self._pages_max is not None:
@@ -222,7 +223,7 @@ class LogWriter:
         result = self._commit([ask for index, ask in enumerate(appends) if index not in bad], ts)
         stored = iter(result.answers)
         answers = tuple(
-            StoreFailed(ask.request, "internal", bad[index], False) if index in bad else next(stored)
+            StoreFailed(ask.request, INTERNAL, bad[index], False) if index in bad else next(stored)
             for index, ask in enumerate(appends)
         )
         return BatchResult(result.advanced, answers)
@@ -343,12 +344,12 @@ class LogWriter:
             try:
                 found = os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
-                raise StoreError("store_unavailable", f"{path} was removed", retry=True) from None
+                raise StoreError(STORE_UNAVAILABLE, f"{path} was removed", retry=True) from None
             except PermissionError:
                 return  # It may not be looked at just now; what was committed into the open file is there.
             place = (found.st_dev, found.st_ino)
             if self._files.setdefault(path, place) != place:
-                raise StoreError("store_unavailable", f"{path} was replaced by another file", retry=True)
+                raise StoreError(STORE_UNAVAILABLE, f"{path} was replaced by another file", retry=True)
 
 
 def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
@@ -365,7 +366,7 @@ def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
 def _repeat(ask: StoreAppend, ep: str, off: int, id: int, digest: bytes | None) -> StoreAppended | StoreFailed:
     if digest != ask.digest:
         message = f"mid {ask.mid!r:.140} was stored before with another content"
-        return StoreFailed(ask.request, "mid_conflict", message, False)
+        return StoreFailed(ask.request, MID_CONFLICT, message, False)
     return StoreAppended(ask.request, ep, off, message_id(id), True)
 
 

@@ -5,7 +5,7 @@ Rooms never close anybody, so whatever ends a connection (and takes it out of it
 
 from __future__ import annotations
 
-from ...codes import CLOSE_DRAIN, CLOSE_NO_FRAME, CLOSE_RESTART
+from ...codes import CLOSE_DRAIN, CLOSE_NO_FRAME, CLOSE_NORMAL, CLOSE_OWN_LAST, CLOSE_RESTART
 from ...effects import Closed, CloseTransport, Drained
 from ...errors import LocalError
 from ...inputs import Close, Disconnected, Shutdown
@@ -68,7 +68,7 @@ class Lifecycle:
 
     def close_asked(self, input: Close) -> None:
         """The application's close. Raises: `LocalError` for a code that is none (RFC 6455 §7.4)."""
-        if not 1000 <= input.code <= 4999:
+        if not CLOSE_NORMAL <= input.code <= CLOSE_OWN_LAST:
             raise LocalError(f"a close code must be from 1000 to 4999, got {input.code}")
         connection = self._step.connections.get(input.conn)
         if connection is not None:
