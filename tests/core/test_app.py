@@ -691,7 +691,7 @@ def test_history_tells_the_newest_oldest_first(router: Router) -> None:
 
 
 def test_a_session_that_asks_for_too_much_history_is_not_read_meanwhile(router: Router) -> None:
-    router.on("ask")(lambda session, payload: session.app.history("r", 1, None, lambda listed: None, session))
+    router.on("ask")(lambda session, payload: session.history("r", 1, None, lambda listed: None))
     rig = AppRig(router, config=HubConfig(publishes_max=4))
     peer, _ = opened(rig)
     rig.store_held = True

@@ -140,13 +140,12 @@ def message(session: Session, payload: MessagePayload, message: AppMessage) -> N
         if isinstance(outcome, PublishFailed) and message.ref is None:
             _error(session, message.type, store_error(outcome.code, outcome.message) or outcome.code)
 
-    session.app.broadcast_room_json(
+    session.publish(
         payload.room,
         message.type,
         message.payload,
         kind=message.kind,
         mid=message.mid,
-        session=session,
         ref=message.ref,
         done=done,
     )
@@ -155,9 +154,7 @@ def message(session: Session, payload: MessagePayload, message: AppMessage) -> N
 @_answering
 def typing(session: Session, payload: TypingPayload, message: AppMessage) -> None:
     """Tells the room, and forgets."""
-    session.app.broadcast_room_json(
-        payload.room, message.type, message.payload, store=False, session=session, ref=message.ref
-    )
+    session.publish(payload.room, message.type, message.payload, store=False, ref=message.ref)
 
 
 @_answering
@@ -172,7 +169,7 @@ def history(session: Session, payload: HistoryPayload, message: AppMessage) -> N
             else:
                 session.refuse(message.ref, listed.code, text)
             return
-        rows = _newest_that_fit(listed.rows, session.app.message_bytes_max)
+        rows = _newest_that_fit(listed.rows, session.message_bytes_max)
         session.send_json(
             "chat.history",
             {
@@ -183,12 +180,12 @@ def history(session: Session, payload: HistoryPayload, message: AppMessage) -> N
             ref=message.ref,
         )
 
-    session.app.history(payload.room, payload.limit, payload.before, done, session)
+    session.history(payload.room, payload.limit, payload.before, done)
     session.answer_later(message.ref)
 
 
 def _announce(session: Session, room: str, text: str) -> None:
-    session.app.broadcast_room_json(room, "chat.system", {"room": room, "text": text}, store=False)
+    session.announce(room, "chat.system", {"room": room, "text": text}, store=False)
 
 
 def _error(session: Session, type: str, text: str) -> None:

@@ -20,8 +20,9 @@ from ..effects import AppMessage, Effect
 from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
+from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
-from .session import Session
+from .session import Session, SessionState, state_of
 
 __all__ = ["Report", "Runner", "Steps", "Waiting"]
 
@@ -69,16 +70,17 @@ class Runner:
 
     def record(self, session: Session, messages: tuple[AppMessage | str | bytes, ...]) -> Steps:
         """Runs the handlers of one record of messages, in order."""
-        session.busy = True
+        state = state_of(session)
+        state.busy = True
         started = self._clock()
-        raw = session.router.raw
+        raw = state.router.raw
         first = messages[0]
         name = first.type if type(first) is AppMessage else ""
         failure: Exception | None = None
         handler = raw
         try:
             for message in messages:
-                if not session.is_open:
+                if not state.is_open:
                     break
                 try:
                     if type(message) is not AppMessage:
@@ -90,12 +92,12 @@ class Runner:
                             else:
                                 raw.function(session, message)
                         continue
-                    session.owes = message.ref
+                    state.owes = message.ref
                     if message.type != name:
                         name = ""
                     if message.room is not None:
-                        handler = session.router.guards.get(message.type)
-                        yield from self._guard(session, message, handler)
+                        handler = state.router.guards.get(message.type)
+                        yield from self._guard(session, state, message, handler)
                         continue
                     if raw is not None:
                         handler = raw
@@ -104,29 +106,31 @@ class Runner:
                         else:
                             raw.function(session, message.text)
                     answer: Any = None
-                    handler, args = self._typed_call(session, message)
+                    handler, args = self._typed_call(session, state, message)
                     if handler is not None:
                         if handler.waits:
                             answer = yield Waiting(handler, args)
                         else:
                             answer = handler.function(*args)
-                    if session.owes is not None:
-                        self._acknowledge(session, session.owes, answer)
+                    if state.owes is not None:
+                        self._acknowledge(session, state.owes, answer)
                 except Refused as exc:
-                    ref, session.owes = session.owes, None
+                    ref, state.owes = state.owes, None
                     self._do(Refuse(session.id, exc.code, str(exc), ref))
         except Exception as exc:
             failure = exc
         except GeneratorExit:
-            session.busy = False
+            state.busy = False
             raise
         if failure is not None:
             yield from self._failed(session, failure, handler)
         self._finish(session, HandlerFinished(session.id, name, self._clock() - started, failure is not None))
 
-    def _typed_call(self, session: Session, message: AppMessage) -> tuple[Handler | None, tuple[Any, ...]]:
+    def _typed_call(
+        self, session: Session, state: SessionState, message: AppMessage
+    ) -> tuple[Handler | None, tuple[Any, ...]]:
         """The handler of a typed message, and its arguments."""
-        router = session.router
+        router = state.router
         handler = router.types.get(message.type)
         try:
             if handler is not None:
@@ -139,7 +143,7 @@ class Runner:
                 raise Refused(str(exc), BAD_MESSAGE) from None
             if message.ref is not None:  # Every `ref` gets its one answer, whatever the handler says besides.
                 self._do(Refuse(session.id, BAD_MESSAGE, str(exc), message.ref))
-                session.owes = None
+                state.owes = None
             return router.bad, (session, message.type, str(exc))
         if router.raw is None and message.ref is not None:
             raise Refused(f"no handler for the type {message.type!r:.80}", UNKNOWN_TYPE)
@@ -147,11 +151,11 @@ class Runner:
 
     def _acknowledge(self, session: Session, ref: str, answer: object) -> None:
         """Gives a message that its handler left unanswered its `$ack`, with what the handler returned."""
-        session.owes = None
-        text = session.app.encode_envelope("$ack", answer if _is_object(answer) else None, ref)
+        session.answer_later(ref)
+        text = encode_envelope("$ack", answer if _is_object(answer) else None, ref)
         self._do(Send(session.id, text, answer=True))
 
-    def _guard(self, session: Session, message: AppMessage, guard: Handler | None) -> Steps:
+    def _guard(self, session: Session, state: SessionState, message: AppMessage, guard: Handler | None) -> Steps:
         """Asks the guard of a publish, then publishes, or the refusal goes up."""
         payload = message.payload
         if guard is not None:
@@ -174,16 +178,18 @@ class Runner:
                 message.kind,
                 message.mid,
                 conn=session.id,
-                ref=session.owes,
+                ref=state.owes,
             )
         )
-        session.owes = None
+        state.owes = None
 
-    def opening(self, session: Session) -> Steps:
-        """Runs `on_open`; `Refused` there closes with 4003."""
-        session.busy = True
+    def opening(self, session: Session, subprotocol: str | None) -> Steps:
+        """Opens a session and runs `on_open`; `Refused` there closes with 4003."""
+        state = state_of(session)
+        state.subprotocol = subprotocol
+        state.is_open = state.busy = True
         started = self._clock()
-        handler = session.router.opened
+        handler = state.router.opened
         failed = False
         if handler is not None:
             try:
@@ -193,19 +199,28 @@ class Runner:
                     handler.function(session)
             except Refused as exc:
                 reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
-                session.is_open = False
+                state.is_open = False
                 self._do(Close(session.id, CLOSE_DENIED, reason))
             except Exception as exc:
                 failed = True
                 yield from self._failed(session, exc, handler)
             except GeneratorExit:
-                session.busy = False
+                state.busy = False
                 raise
         self._finish(session, HandlerFinished(session.id, "", self._clock() - started, failed))
 
+    def ended(self, session: Session, code: int, reason: str) -> None:
+        """A session is over: `on_close` runs, after the handler that may be running."""
+        state = state_of(session)
+        state.is_open = False
+        state.close_code, state.close_reason = code, reason
+        state.over = True
+        if not state.busy:
+            self.start(self.closing(session))
+
     def closing(self, session: Session) -> Steps:
         """Runs `on_close`."""
-        handler = session.router.closed
+        handler = state_of(session).router.closed
         if handler is not None:
             try:
                 if handler.waits:
@@ -218,7 +233,7 @@ class Runner:
     def _failed(self, session: Session, exc: Exception, handler: Handler | None) -> Steps:
         """Reports a handler's exception, and tells `on_error`."""
         self._report(session, exc, "" if handler is None else handler.name)
-        failed = session.router.failed
+        failed = state_of(session).router.failed
         if failed is not None:
             try:
                 if failed.waits:
@@ -229,9 +244,10 @@ class Runner:
                 self._report(session, second, failed.name)
 
     def _finish(self, session: Session, finished: HandlerFinished) -> None:
-        session.busy = False
-        session.owes = None
-        over = session.over  # What is told while the command runs is the application's to see to.
+        state = state_of(session)
+        state.busy = False
+        state.owes = None
+        over = state.over  # What is told while the command runs is the application's to see to.
         self._do(finished)
         if over:
             self.start(self.closing(session))

@@ -2,68 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
-from ..codes import CLOSE_NORMAL
-from ..inputs import Close, Send, Since
+from ..inputs import Since
+from .commands import Commands, Listed, Publishing, encode_envelope, encode_text
+from .router import Router
 
-if TYPE_CHECKING:
-    from ..effects import Published, PublishFailed
-    from . import App
-    from .router import Router
+__all__ = ["Session", "SessionState", "state_of"]
 
-__all__ = ["Session"]
+
+class SessionState:
+    """What the dispatcher keeps of a session: how far its life is, and which message is being handled."""
+
+    __slots__ = ("busy", "close_code", "close_reason", "is_open", "over", "owes", "router", "subprotocol")
+
+    def __init__(self, router: Router) -> None:
+        self.router: Router = router
+        self.subprotocol: str | None = None
+        self.is_open: bool = False
+        self.close_code: int | None = None
+        self.close_reason: str = ""
+        self.busy: bool = False
+        """Whether one of its handlers is running."""
+        self.over: bool = False
+        """Whether its end was told while a handler was running."""
+        self.owes: str | None = None
+        """The `ref` of the message being handled, until it is answered."""
+
+    def answered(self, ref: str | None) -> None:
+        """Somebody answers the message `ref`, now or later."""
+        if ref == self.owes:
+            self.owes = None
+
+    def closing(self) -> bool:
+        """A close begins, unless one has; whether it does."""
+        was_open, self.is_open = self.is_open, False
+        return was_open
 
 
 class Session:
     """One WebSocket, from `on_open` to `on_close`. Created by the server only.
 
     `id` is its number, never used twice. `target` is the path with its query as requested; `headers` are the
-    request's, names in lower case; `peer` is the address, for logs. `is_open` is False as soon as a close is
-    begun by either side; `close_code` and `close_reason` are set before `on_close`.
+    request's, names in lower case; `peer` is the address, for logs.
     """
 
-    __slots__ = (
-        "_data",
-        "app",
-        "busy",
-        "close_code",
-        "close_reason",
-        "headers",
-        "id",
-        "is_open",
-        "over",
-        "owes",
-        "peer",
-        "router",
-        "subprotocol",
-        "target",
-    )
+    __slots__ = ("_commands", "_data", "_state", "headers", "id", "peer", "target")
 
     def __init__(
-        self, app: App, id: int, peer: str, target: str, headers: tuple[tuple[str, str], ...], router: Router
+        self,
+        commands: Commands,
+        state: SessionState,
+        id: int,
+        peer: str,
+        target: str,
+        headers: tuple[tuple[str, str], ...],
     ) -> None:
-        self.app = app
-        self.id = id
-        self.peer = peer
-        self.target = target
-        self.headers = headers
-        self.router = router
-        self.subprotocol: str | None = None
-        self.is_open = False
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.busy = False
-        """Whether one of its handlers is running; the dispatcher's own."""
-        self.over = False
-        """Whether its end was told while a handler was running; the dispatcher's own."""
-        self.owes: str | None = None
-        """The `ref` of the message being handled, until it is answered; the dispatcher's own."""
+        self._commands = commands
+        self._state = state
         self._data: dict[str, Any] | None = None
+        self.id: int = id
+        self.peer: str = peer
+        self.target: str = target
+        self.headers: tuple[tuple[str, str], ...] = headers
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.path!r:.80} {'open' if self.is_open else 'closed'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open: False as soon as a close is begun by either side."""
+        return self._state.is_open
+
+    @property
+    def close_code(self) -> int | None:
+        """How it was closed, set before `on_close` (RFC 6455 §7.1.5); None before its end."""
+        return self._state.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """Why it was closed, set before `on_close`."""
+        return self._state.close_reason
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on."""
+        return self._state.subprotocol
+
+    @property
+    def message_bytes_max(self) -> int:
+        """Largest message that the server takes, in bytes."""
+        return self._commands.message_bytes_max
 
     @property
     def data(self) -> dict[str, Any]:
@@ -85,18 +115,18 @@ class Session:
     @property
     def rooms(self) -> tuple[str, ...]:
         """The rooms it is in now."""
-        return self.app.rooms_of(self)
+        return self._commands.rooms_of(self.id)
 
     def send_text(self, text: str) -> bool:
         """Sends one text message. False where the connection is gone or takes no more; then nothing is sent.
 
         Raises: `LocalError` for text that UTF-8 cannot hold (lone surrogates).
         """
-        return self.app.send(Send(self.id, self.app.encode_text(text)))
+        return self._commands.send(self.id, encode_text(text))
 
     def send_binary(self, data: bytes | bytearray | memoryview) -> bool:
         """Sends one binary message. False where the connection is gone or takes no more."""
-        return self.app.send(Send(self.id, bytes(data), True))
+        return self._commands.send(self.id, bytes(data), binary=True)
 
     def send_json(self, type: str, payload: object = None, *, ref: str | None = None) -> bool:
         """Sends `{"type", "payload"}`; `payload` is an object or flat pairs, `["text", "Hi"]`.
@@ -105,9 +135,9 @@ class Session:
         others. False where the connection is gone or takes no more.
         Raises: `LocalError` for an empty type or a payload that JSON cannot hold.
         """
-        sent = self.app.send(Send(self.id, self.app.encode_envelope(type, payload, ref), answer=ref is not None))
+        sent = self._commands.send(self.id, encode_envelope(type, payload, ref), answer=ref is not None)
         if ref is not None:
-            self.answer_later(ref)
+            self._state.answered(ref)
         return sent
 
     def answer_later(self, ref: str | None) -> None:
@@ -116,42 +146,63 @@ class Session:
         Whoever calls this sends exactly one, with `send_json(…, ref=ref)`. For handlers whose answer comes from
         a callback or a task; any other message with a `ref` gets `$ack` when its handler returns without one.
         """
-        if ref == self.owes:
-            self.owes = None
+        self._state.answered(ref)
 
     def refuse(self, ref: str, code: str, message: str) -> None:
         """Answers the message `ref` with `$err`; for handlers that answer later, where others raise `Refused`."""
-        self.app.refuse(self, ref, code, message)
-        self.answer_later(ref)
+        self._commands.refuse(self.id, ref, code, message)
+        self._state.answered(ref)
 
-    def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+    def close(self, code: int = 1000, reason: str = "") -> None:
         """Starts the closing handshake after what was sent before; a second call does nothing.
 
         Raises: `LocalError` for a code an endpoint may not send (RFC 6455 §7.4) or a reason over 123 bytes.
         """
-        self.app.close(self, Close(self.id, code, reason))
+        self._commands.check_close(code, reason)
+        if self._state.closing():
+            self._commands.close(self.id, code, reason)
 
     def join(self, room: str, since: Since | Mapping[str, Any] | None = None, last: int = 0) -> None:
-        """Joins `room`; see `App.join_room`."""
-        self.app.join_room(self, room, since, last)
+        """Joins `room`: members see what is published from now on.
+
+        `since` (a `Since`, or a mapping with `ep`, `off` and perhaps `id`) resumes behind a message seen
+        before; without it the newest `last` messages are sent first. A session that is gone is ignored.
+        Raises: `LocalError` for a bad room name, `since` or `last`.
+        """
+        self._commands.join(self.id, room, since, last)
 
     def leave(self, room: str) -> None:
         """Leaves `room`; nothing happens where it is not a member."""
-        self.app.leave_room(self, room)
+        self._commands.leave(self.id, room)
 
-    def publish(
-        self,
-        room: str,
-        type: str,
-        payload: object = None,
-        *,
-        store: bool = True,
-        kind: str = "event",
-        mid: str | None = None,
-        ref: str | None = None,
-        done: Callable[[Published | PublishFailed], object] | None = None,
-    ) -> None:
-        """Publishes into `room` in the name of this session; see `App.broadcast_room_json`."""
-        self.app.broadcast_room_json(
-            room, type, payload, store=store, kind=kind, mid=mid, session=self, ref=ref, done=done
-        )
+    def leave_all(self) -> None:
+        """Leaves all its rooms."""
+        self._commands.leave_all(self.id)
+
+    def publish(self, room: str, type: str, payload: object = None, **how: Unpack[Publishing]) -> None:
+        """Publishes into `room` in the name of this session: appends to its log, then sends to its members.
+
+        `payload` is an object, flat pairs, or encoded JSON as bytes. With `store=False` it is only sent; `mid` makes a
+        repeat harmless; with `ref` the session gets the `$ack` or `$err`; `done` is called once, with the outcome.
+        Raises: `LocalError` for a bad room name, type, kind, mid or payload, or one that is too large.
+        """
+        self._commands.publish(room, type, payload, self.id, **how)
+        if (ref := how.get("ref")) is not None:
+            self._state.answered(ref)  # The hub answers it.
+
+    def announce(self, room: str, type: str, payload: object = None, **how: Unpack[Publishing]) -> None:
+        """Publishes into `room` in the server's own name; see `publish`."""
+        self._commands.publish(room, type, payload, **how)
+
+    def history(self, room: str, limit: int, before_id: str | None, done: Listed) -> None:
+        """Reads the newest `limit` stored messages of `room` below the id `before_id`; `done` gets them once.
+
+        A session that asks for too much at once is not read meanwhile.
+        Raises: `LocalError` for a bad room name or a limit below 1.
+        """
+        self._commands.history(room, limit, before_id, done, self.id)
+
+
+def state_of(session: Session) -> SessionState:
+    """What the dispatcher keeps of a session; for the dispatcher."""
+    return session._state
