@@ -17,11 +17,12 @@ from benchmarks.contestants import PEERS, Contestant, Peer, ServerError, Vixws, 
 from benchmarks.load import LoadError, build
 from benchmarks.report import describe_machine, progress, result_text
 from benchmarks.rounds import run
+from benchmarks.warm import DIFFER_PCT_MAX, PASSES_MAX, WARM_S_MAX
 from benchmarks.workloads import FIRST, WORKLOADS, Plan, Workload
 
 __all__ = ["main"]
 
-_EPILOG = """\
+_EPILOG = f"""\
 workloads:
   echo     every connection keeps messages in flight and gets each one back
   room     one publishes typed JSON to a room that is not stored; all members get it
@@ -34,6 +35,10 @@ workloads:
 Server CPU is what the kernel charged to all threads of the server; on a busy machine it is steadier than
 messages per second. A ratio compares CPU per event with a peer's in the same round; the figures shown are
 medians over the rounds. A workload in a shape of your own has no floors.
+
+Servers are measured warm: each gets unmeasured passes until two in a row agree within {DIFFER_PCT_MAX} % of server
+CPU per event, at most {PASSES_MAX} passes or {WARM_S_MAX:g} s. A result says how many they were, and which servers
+did not get steady. For idle there are none, as memory that they had left free would hide what a session takes.
 
 exit status: 0 measured (floors are reported, not judged), 1 a run failed, 2 wrong usage, 130 interrupted
 """
@@ -62,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_whole(1, 100), help="rounds, each with every server (3; metrics: 9)")
     parser.add_argument("--duration", type=_seconds, default=2.0, metavar="S", help="measured seconds a run (2)")
-    parser.add_argument("--warmup", type=_seconds, default=0.5, metavar="S", help="unmeasured seconds before (0.5)")
+    parser.add_argument("--warmup", type=_seconds, default=0.5, metavar="S", help="unmeasured ones at its start (0.5)")
     parser.add_argument("--conns", type=_whole(1, 100_000), metavar="N", help="connections, room members or sessions")
     parser.add_argument("--depth", type=_whole(1, 100_000), metavar="N", help="echo, publish: in flight per connection")
     parser.add_argument("--window", type=_whole(1, 100_000), metavar="N", help="room: publications in flight (1)")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.contestants import Vixws, serving
 from benchmarks.load import LoadError, measure
-from benchmarks.report import figure_cells, figure_heads, progress, ratio_cell, table
+from benchmarks.report import figure_cells, figure_heads, progress, ratio_cell, table, warm_lines
 from benchmarks.rounds import Result, run
 from benchmarks.workloads import WORKLOADS, Plan
 
@@ -76,7 +76,7 @@ def ratio_text(result: Result, without: Vixws, counted: Vixws) -> str:
         [counted.name, *figure_cells(result, counted), ratio_cell(ratios, 3)],
     ]
     verdict = f"  floor {word}: {counted.name} ≤ {RATIO_MAX:g} × without: {middle:.3f}"
-    return "\n".join([result.workload.title, table(rows), verdict])
+    return "\n".join([result.workload.title, table(rows), verdict, *warm_lines(result)])
 
 
 def scrapes_text(found: Scrapes) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.contestants import PEERS, Contestant, Peer, Vixws, installed, root, version
 from benchmarks.rounds import Result, Verdict
+from benchmarks.warm import DIFFER_PCT_MAX, PASSES_MAX, WARM_S_MAX, Warming
 from benchmarks.workloads import Workload
 
 __all__ = [
@@ -25,9 +26,14 @@ __all__ = [
     "ratio_cell",
     "result_text",
     "table",
+    "warm_lines",
 ]
 
 _SYNCS = 100
+_WARMING = (
+    f"unmeasured passes until two in a row agree within {DIFFER_PCT_MAX} % of server CPU per event, "
+    f"at most {PASSES_MAX} or {WARM_S_MAX:g} s; idle: none"
+)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -53,7 +59,7 @@ def result_text(result: Result) -> str:
         for peer in peers:
             row.append(ratio_cell(result.ratios(contestant, peer)) if isinstance(contestant, Vixws) else "")
         rows.append(row)
-    lines = [result.workload.title, table(rows), *floor_lines(result.verdicts())]
+    lines = [result.workload.title, table(rows), *floor_lines(result.verdicts()), *warm_lines(result)]
     return "\n".join(lines)
 
 
@@ -95,6 +101,28 @@ def ratio_cell(ratios: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.median(ratios):.{digits}f} ({min(ratios):.{digits}f}–{max(ratios):.{digits}f})"
 
 
+def warm_lines(result: Result) -> list[str]:
+    """How many passes warmed the servers, the range over the rounds, and a line for each contestant that a bound
+    stopped before two passes agreed. Empty where servers are not warmed.
+    """
+    warmings = {each: found for each in result.figures if (found := result.warmings(each))}
+    if not warmings:
+        return []
+    lines = ["  warm passes: " + ", ".join(f"{each.name} {_passes(found)}" for each, found in warmings.items())]
+    for each, found in warmings.items():
+        if unsteady := sum(not warming.steady for warming in found):
+            lines.append(
+                f"  NOT STEADY: {each.name} in {unsteady} of {len(found)} rounds: measured though no two passes in a "
+                f"row had agreed within {DIFFER_PCT_MAX} % after {PASSES_MAX} passes or {WARM_S_MAX:g} s"
+            )
+    return lines
+
+
+def _passes(warmings: Sequence[Warming]) -> str:
+    low, high = min(each.passes for each in warmings), max(each.passes for each in warmings)
+    return str(low) if low == high else f"{low}–{high}"
+
+
 def floor_lines(verdicts: Sequence[Verdict]) -> list[str]:
     """One line for each floor: pass, miss, or not measured."""
     lines: list[str] = []
@@ -109,7 +137,7 @@ def floor_lines(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def describe_machine(command: str, folder: Path | None) -> str:
-    """What a reader needs to judge the figures: commit, machine, versions, disk, load, command."""
+    """What a reader needs to judge the figures: commit, machine, versions, disk, load, warming, command."""
     libraries = ["anyio", "trio", "uvloop", "aiosqlite", *(each for each in PEERS if installed(each))]
     place = Path(folder or tempfile.gettempdir())
     facts = [
@@ -120,6 +148,7 @@ def describe_machine(command: str, folder: Path | None) -> str:
         ("python", f"{platform.python_implementation()} {platform.python_version()}, msgspec {version('msgspec')}"),
         ("libraries", ", ".join(f"{each} {version(each)}" for each in libraries)),
         ("databases", f"{_file_system(place)}, fdatasync of 4 KiB in {_sync_us(place):.0f} µs (median of {_SYNCS})"),
+        ("warming", _WARMING),
         ("command", command),
     ]
     return "\n".join(f"{name + ':':<13}{value}" for name, value in facts)

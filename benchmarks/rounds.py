@@ -1,16 +1,18 @@
-"""Runs a workload in rounds: in each, every contestant once, on a server started for it."""
+"""Runs a workload in rounds: in each, every contestant once, on a server started and warmed for it."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import Contestant, Peer, Vixws, serving
+from benchmarks.contestants import Contestant, Peer, Running, Vixws, serving
 from benchmarks.load import LoadError, measure
+from benchmarks.warm import Warming, warm_up
 from benchmarks.workloads import Floor, Plan, Workload
 
 __all__ = ["Figures", "Result", "Verdict", "run"]
@@ -32,6 +34,8 @@ class Figures:
     """Growth of the server's resident memory per session, KiB."""
     server_pct: float
     client_pct: float
+    warming: Warming | None = None
+    """How the server was warmed before; None where the workload has no CPU per event."""
 
     @classmethod
     def read(cls, workload: Workload, found: dict[str, Any]) -> Figures:
@@ -81,6 +85,10 @@ class Result:
         """The median over the rounds of one figure."""
         return statistics.median([float(getattr(each, name)) for each in self.figures[contestant]])
 
+    def warmings(self, contestant: Contestant) -> list[Warming]:
+        """How a contestant's servers were warmed, one entry per round; empty where they were not."""
+        return [each.warming for each in self.figures[contestant] if each.warming is not None]
+
     def ratios(self, ours: Contestant, peer: Contestant) -> list[float]:
         """Server CPU per event beside a peer's, round by round; KiB per session where there is no event."""
         name = "cpu_us" if self.workload.cost else "kib"
@@ -122,14 +130,22 @@ def run(workload: Workload, contestants: Sequence[Contestant], plan: Plan, say: 
 
 
 def _once(workload: Workload, contestant: Contestant, plan: Plan) -> Figures:
+    warm_plan = replace(plan, duration_s=plan.pass_s)
     with tempfile.TemporaryDirectory(prefix="vixws-bench-", dir=plan.folder) as folder:
         store = Path(folder) / "messages.db" if workload.durable else None
         with serving(contestant.command(workload.application, store, workload.fill)) as server:
             if workload.fill and isinstance(contestant, Vixws):
                 measure(plan.program, workload.filling(server.port), _SLACK_S)
-            if workload.mode == "idle":  # what the first connections load is no session's
-                measure(
-                    plan.program, ["handshake", "--port", str(server.port), "--conns", "1", "--count", "8"], _SLACK_S
-                )
-            arguments = workload.arguments(server.port, server.pid, plan)
-            return Figures.read(workload, measure(plan.program, arguments, plan.duration_s + plan.warmup_s + _SLACK_S))
+            if workload.cost:
+                warming = warm_up(lambda: _load(workload, server, warm_plan).cpu_us, time.monotonic)
+                return replace(_load(workload, server, plan), warming=warming)
+            # Idle sessions cost memory, and memory that passes had left free would hide it. What the first
+            # connections load is no session's, though.
+            first = ["handshake", "--port", str(server.port), "--conns", "1", "--count", "8"]
+            measure(plan.program, first, _SLACK_S)
+            return _load(workload, server, plan)
+
+
+def _load(workload: Workload, server: Running, plan: Plan) -> Figures:
+    arguments = workload.arguments(server.port, server.pid, plan)
+    return Figures.read(workload, measure(plan.program, arguments, plan.duration_s + plan.warmup_s + _SLACK_S))

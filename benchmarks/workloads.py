@@ -10,8 +10,9 @@ __all__ = ["FIRST", "WORKLOADS", "Floor", "Plan", "Workload"]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the measuring is done: the load client, rounds, measured and unmeasured seconds, where databases go
-    (None: the temporary folder), the seconds left for greetings, and those that idle sessions are held."""
+    """How the measuring is done: the load client, rounds, the measured seconds of a run and the unmeasured ones at
+    its start, where databases go (None: the temporary folder), the seconds left for greetings, those that idle
+    sessions are held, and those of a pass that warms the server (with `warmup_s` before them too)."""
 
     program: Path
     rounds: int
@@ -20,6 +21,7 @@ class Plan:
     folder: Path | None = None
     settle_s: float = 0.3
     hold_s: float = 1.0
+    pass_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

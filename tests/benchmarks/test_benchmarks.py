@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from benchmarks.__main__ import main
 from benchmarks.contestants import Contestant, Peer, ServerError, Vixws, installed, root, serving
 from benchmarks.load import LoadError, build, measure
 from benchmarks.metrics import Scrapes, ratio_text, scrape, scrapes_text
-from benchmarks.report import floor_lines, result_text
+from benchmarks.report import floor_lines, result_text, warm_lines
 from benchmarks.rounds import Figures, Result, run
+from benchmarks.warm import Warming
 from benchmarks.workloads import FIRST, WORKLOADS, Floor, Plan, Workload
 
 SMALL = {
@@ -35,7 +37,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(program: Path, rounds: int = 1) -> Plan:
-    return Plan(program, rounds, duration_s=0.25, warmup_s=0.02, settle_s=0.02, hold_s=0.02)
+    return Plan(program, rounds, duration_s=0.25, warmup_s=0.02, settle_s=0.02, hold_s=0.02, pass_s=0.05)
 
 
 def small(name: str) -> Workload:
@@ -44,6 +46,10 @@ def small(name: str) -> Workload:
 
 def figures(cpu_us: float = 1.0, rate: float = 1.0, kib: float = 1.0) -> Figures:
     return Figures(rate, cpu_us, p50_us=1.0, p99_us=2.0, kib=kib, server_pct=50.0, client_pct=10.0)
+
+
+def warmed(passes: int, steady: bool = True) -> Figures:
+    return replace(figures(), warming=Warming(passes, steady))
 
 
 CARRIED = [
@@ -62,6 +68,7 @@ def test_a_peer_carries_a_workload(program: Path, library: str, name: str) -> No
 
     assert len(said) == len(result.figures[Peer(library)]) == 1
     assert library in result_text(result)
+    assert len(result.warmings(Peer(library))) == (1 if workload.cost else 0)
 
 
 @pytest.mark.parametrize(("backend", "name"), [*(("asyncio", each) for each in SMALL), ("trio", "publish")])
@@ -123,6 +130,38 @@ def test_a_rate_is_kept_from_below_and_memory_from_above() -> None:
     fat = Result(WORKLOADS["idle"], {ours: [figures(kib=14.1)]}).verdicts()
 
     assert [each.kept for each in (*fast, *slow, *lean, *fat)] == [True, False, True, False]
+
+
+def test_a_result_tells_how_many_passes_warmed_each_server() -> None:
+    result = Result(
+        WORKLOADS["echo"],
+        {
+            Vixws("asyncio"): [warmed(2), warmed(4), warmed(3)],
+            Peer("websockets"): [warmed(3), warmed(3), warmed(3)],
+        },
+    )
+
+    assert warm_lines(result) == ["  warm passes: vixws asyncio 2–4, websockets 3"]
+    assert result_text(result).endswith("\n  warm passes: vixws asyncio 2–4, websockets 3")
+
+
+def test_a_result_says_plainly_which_servers_did_not_get_steady() -> None:
+    result = Result(
+        WORKLOADS["echo"],
+        {Vixws("trio"): [warmed(2)] * 3, Peer("picows"): [warmed(8, steady=False), warmed(2), warmed(8, steady=False)]},
+    )
+
+    assert warm_lines(result) == [
+        "  warm passes: vixws trio 2, picows 2–8",
+        "  NOT STEADY: picows in 2 of 3 rounds: measured though no two passes in a row had agreed within 5 % "
+        "after 8 passes or 20 s",
+    ]
+
+
+def test_memory_is_measured_without_passes() -> None:
+    result = Result(WORKLOADS["idle"], {Vixws("trio"): [figures()]})
+
+    assert warm_lines(result) == []
 
 
 def test_a_shape_of_ones_own_has_no_floors() -> None:
