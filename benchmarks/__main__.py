@@ -178,7 +178,7 @@ def _measure(
             texts.append(text)
             print(f"\n{text}", flush=True)
     for workload in workloads:
-        fitting = [each for each in contestants if isinstance(each, Vixws) or each.library in workload.peers]
+        fitting = [each for each in contestants if not isinstance(each, Peer) or each.library in workload.peers]
         result = run(workload, fitting, plan, progress)
         progress("")
         texts.append(result_text(result))

@@ -13,8 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 __all__ = ["PEERS", "Contestant", "Peer", "Running", "ServerError", "Vixws", "installed", "root", "version"]
 
@@ -47,6 +49,21 @@ class Running:
     """Where metrics are scraped; empty where they are not served."""
 
 
+class Contestant(Protocol):
+    """Who is measured; hashable, and equal only to itself or its like."""
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        ...
+
+    def started(self, application: str, store: Path | None, fill: int) -> AbstractContextManager[Running]:
+        """Its server from ready line to end. `store` is the file of a durable application, into whose room `r0` a
+        server that is not filled over the wire puts `fill` messages. Raises as `serving` does.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Vixws:
     """The shipped server on one loop, started by the command that the README gives."""
@@ -62,17 +79,23 @@ class Vixws:
         return f"vixws {self.backend}{'+uvloop' if self.uvloop else ''}{' with metrics' if self.metrics else ''}"
 
     def command(self, application: str, store: Path | None, fill: int) -> list[str]:
-        """The command line. `publish` is the server's own publish rule and needs no application; its room is
-        filled over the wire, so `fill` is not for this command."""
+        """The command line; the room is filled over the wire, so `fill` is not for this command."""
         del fill
-        command = [sys.executable, "-m", "vixws_anyio", "serve", "--port", "0"]
-        command += ["--metrics", "127.0.0.1:0" if self.metrics else "off"]
-        command += ["--backend", self.backend, "--store", f"sqlite:///{store}" if store else "memory://"]
+        return [sys.executable, "-m", "vixws_anyio", *self.arguments(application, store)]
+
+    def arguments(self, application: str, store: Path | None) -> list[str]:
+        """What follows `vixws`. `publish` is the server's own publish rule and needs no application."""
+        found = ["serve", "--port", "0", "--metrics", "127.0.0.1:0" if self.metrics else "off"]
+        found += ["--backend", self.backend, "--store", f"sqlite:///{store}" if store else "memory://"]
         if application != "publish":
-            command += ["--app", f"benchmarks.apps.{application}:server"]
+            found += ["--app", f"benchmarks.apps.{application}:server"]
         if self.uvloop:
-            command += ["--uvloop"]
-        return command
+            found += ["--uvloop"]
+        return found
+
+    def started(self, application: str, store: Path | None, fill: int) -> AbstractContextManager[Running]:
+        """Its server from ready line to end."""
+        return serving(self.command(application, store, fill))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +122,9 @@ class Peer:
             command += ["--uvloop"]
         return command
 
-
-Contestant = Vixws | Peer
+    def started(self, application: str, store: Path | None, fill: int) -> AbstractContextManager[Running]:
+        """Its server from ready line to end."""
+        return serving(self.command(application, store, fill))
 
 
 def installed(library: str) -> bool:
@@ -117,14 +141,14 @@ def version(library: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(command: list[str]) -> Generator[Running, None, None]:
-    """Run a server command until its ready line, and end that process on the way out.
+def serving(command: list[str], tree: Path = root) -> Generator[Running, None, None]:
+    """Run a server command in the folder `tree` until its ready line, and end that process on the way out.
 
     Raises: ServerError where no ready line comes within 20 s, or the server does not end with status 0 within
     15 s of SIGTERM. Any exception, the body's own included, gets the end of the server's stderr as a note.
     """
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(command, cwd=tree, stdout=subprocess.PIPE, stderr=errors)
         try:
             yield _wait_ready(process, command)
             _stop(process, command)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import Contestant, Peer, Running, Vixws, serving
+from benchmarks.contestants import Contestant, Peer, Running, Vixws
 from benchmarks.load import LoadError, measure
 from benchmarks.warm import Warming, warm_up
 from benchmarks.workloads import Floor, Plan, Workload
@@ -133,7 +133,7 @@ def _once(workload: Workload, contestant: Contestant, plan: Plan) -> Figures:
     warm_plan = replace(plan, duration_s=plan.pass_s)
     with tempfile.TemporaryDirectory(prefix="vixws-bench-", dir=plan.folder) as folder:
         store = Path(folder) / "messages.db" if workload.durable else None
-        with serving(contestant.command(workload.application, store, workload.fill)) as server:
+        with contestant.started(workload.application, store, workload.fill) as server:
             if workload.fill and isinstance(contestant, Vixws):
                 measure(plan.program, workload.filling(server.port), _SLACK_S)
             if workload.cost:
