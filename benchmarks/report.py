@@ -136,12 +136,14 @@ def floor_lines(verdicts: Sequence[Verdict]) -> list[str]:
     return lines
 
 
-def describe_machine(command: str, folder: Path | None) -> str:
-    """What a reader needs to judge the figures: commit, machine, versions, disk, load, warming, command."""
+def describe_machine(command: str, folder: Path | None, beside: str = "") -> str:
+    """What a reader needs to judge the figures: commit, the one it is compared with where there is one, machine,
+    versions, disk, load, warming, command."""
     libraries = ["anyio", "trio", "uvloop", "aiosqlite", *(each for each in PEERS if installed(each))]
     place = Path(folder or tempfile.gettempdir())
     facts = [
         ("commit", _commit()),
+        *([("beside", beside)] if beside else []),
         ("date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("machine", f"{len(os.sched_getaffinity(0))} cores, {_cpu_model()}, Linux {platform.release()}"),
         ("load before", " ".join(f"{each:.2f}" for each in os.getloadavg())),

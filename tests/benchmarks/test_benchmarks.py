@@ -20,6 +20,7 @@ from benchmarks.report import floor_lines, result_text, warm_lines
 from benchmarks.rounds import Figures, Result, run
 from benchmarks.warm import Warming
 from benchmarks.workloads import FIRST, WORKLOADS, Floor, Plan, Workload
+from tests.benchmarks.processes import children, command_line
 
 SMALL = {
     "echo": {"conns": 2, "depth": 2},
@@ -257,7 +258,7 @@ def test_a_server_is_gone_when_its_block_raises() -> None:
         ),
     ],
 )
-def test_a_server_that_misbehaves_is_told_with_its_command(script: str, said: str) -> None:
+def test_a_server_that_misbehaves_is_told_with_itscommand_line(script: str, said: str) -> None:
     with pytest.raises(ServerError, match=said), serving([sys.executable, "-c", script]) as server:
         assert server.port == 1
 
@@ -308,6 +309,13 @@ def test_a_run_that_takes_too_long_is_ended(program: Path) -> None:
         ["metrics", "--peers", "websockets"],
         ["echo", "--sessions", "3"],
         ["publish", "--folder", "no-such-folder"],
+        ["house"],
+        ["house", "--beside", "no-such-revision"],
+        ["house", "--beside", "HEAD", "--workloads", "replay"],
+        ["house", "--beside", "HEAD", "--conns", "3"],
+        ["house", "--beside", "HEAD", "--peers", "websockets"],
+        ["echo", "--beside", "HEAD"],
+        ["echo", "--workloads", "echo"],
     ],
 )
 def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,7 +332,9 @@ def test_help_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
 
     out = capsys.readouterr().out
     assert caught.value.code == 0
-    assert all(f"  {name} " in out for name in ("echo", "room", "publish", "replay", "idle", "metrics", "first"))
+    assert all(
+        f"  {name} " in out for name in ("echo", "room", "publish", "replay", "idle", "metrics", "house", "first")
+    )
 
 
 def test_applications_are_short_and_use_public_names_only() -> None:
@@ -356,8 +366,8 @@ def test_a_terminated_runner_leaves_no_server_behind(tmp_path: Path) -> None:
     servers: list[int] = []
     try:
         while runner.poll() is None:
-            servers = [pid for pid in _children(runner.pid) if b"vixws_anyio" in _command(pid)]
-            if servers and any(b"wsload" in _command(pid) for pid in _children(runner.pid)):
+            servers = [pid for pid in children(runner.pid) if b"vixws_anyio" in command_line(pid)]
+            if servers and any(b"wsload" in command_line(pid) for pid in children(runner.pid)):
                 break
             os.sched_yield()
         runner.send_signal(signal.SIGTERM)
@@ -369,17 +379,3 @@ def test_a_terminated_runner_leaves_no_server_behind(tmp_path: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(servers[0], 0)
     assert list(tmp_path.iterdir()) == []
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
