@@ -216,7 +216,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         arguments.warmup or warmup_s,
         arguments.folder,
     )
-    return replace(plan, pass_s=house.PASS_S) if arguments.workload == "house" else plan
+    if arguments.workload == "house":
+        return replace(plan, settle_s=house.SETTLE_S, pass_s=house.PASS_S)
+    return plan
 
 
 def _texts(

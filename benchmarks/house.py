@@ -19,6 +19,7 @@ __all__ = [
     "KIB_RATIO_MAX",
     "PASS_S",
     "ROUNDS",
+    "SETTLE_S",
     "WARMUP_S",
     "Comparison",
     "comparison_text",
@@ -33,9 +34,9 @@ CPU_RATIO_MAX = 1.03
 KIB_RATIO_MAX = 1.05
 """Memory per idle session, beside the other revision's in the same round."""
 
-ROUNDS, DURATION_S, WARMUP_S, PASS_S = 7, 1.5, 0.25, 0.75
-"""Many short runs rather than few long ones, as servers of one kind differ more from start to start than from
-second to second; all workloads on both loops take about 12 minutes on two cores."""
+ROUNDS, DURATION_S, WARMUP_S, SETTLE_S, PASS_S = 7, 1.5, 0.2, 0.1, 0.6
+"""Many short runs rather than few long ones: what other work does to a machine comes and goes within a run, and a
+median over rounds leaves it out. With three passes a server, all workloads on both loops take about 13 minutes."""
 
 names = ("echo", "echo-single", "room", "publish", "idle")
 """The workloads that are compared, in their default shapes."""
