@@ -1,8 +1,8 @@
 """When a server is warm: unmeasured passes on the same process, until two in a row cost the same.
 
 What warms a server need not be time. `websockets` one by one on CPython 3.11, on a machine with other work, took
-66 µs a message in a first pass of 2 s and 76 in one of 0.5 s, and 31 and 29 in the second: its connections had to
-come and go once. So a pass is a whole run of the load client, with connections of its own.
+66 µs a message in a first pass of 2 s, and 56 and 47 after 10 s on the same connections; on the next connections,
+31, 27 and 35. So a pass is a whole run of the load client, with connections of its own.
 """
 
 from __future__ import annotations
