@@ -17,7 +17,7 @@ from .harness import Harness
 
 CORE = str(Path(vixws_core.__file__).parent)
 
-ECHOES_OF_64 = 1_434
+ECHOES_OF_64 = 1_436
 """64 messages in one read, each answered by a plain handler."""
 PUBLISH_TO_3 = 77
 """A stored publish of a client to a room of three, with its acknowledgement."""

@@ -71,7 +71,7 @@ class Runner:
     def record(self, session: Session, messages: tuple[AppMessage | str | bytes, ...]) -> Steps:
         """Runs the handlers of one record of messages, in order."""
         state = state_of(session)
-        state.busy = True
+        state.begin()
         started = self._clock()
         raw = state.router.raw
         first = messages[0]
@@ -92,7 +92,7 @@ class Runner:
                             else:
                                 raw.function(session, message)
                         continue
-                    state.owes = message.ref
+                    state.handling(message.ref)
                     if message.type != name:
                         name = ""
                     if message.room is not None:
@@ -115,12 +115,13 @@ class Runner:
                     if state.owes is not None:
                         self._acknowledge(session, state.owes, answer)
                 except Refused as exc:
-                    ref, state.owes = state.owes, None
+                    ref = state.owes
+                    state.answered(ref)
                     self._do(Refuse(session.id, exc.code, str(exc), ref))
         except Exception as exc:
             failure = exc
         except GeneratorExit:
-            state.busy = False
+            state.finished()
             raise
         if failure is not None:
             yield from self._failed(session, failure, handler)
@@ -143,7 +144,7 @@ class Runner:
                 raise Refused(str(exc), BAD_MESSAGE) from None
             if message.ref is not None:  # Every `ref` gets its one answer, whatever the handler says besides.
                 self._do(Refuse(session.id, BAD_MESSAGE, str(exc), message.ref))
-                state.owes = None
+                state.answered(message.ref)
             return router.bad, (session, message.type, str(exc))
         if router.raw is None and message.ref is not None:
             raise Refused(f"no handler for the type {message.type!r:.80}", UNKNOWN_TYPE)
@@ -181,13 +182,12 @@ class Runner:
                 ref=state.owes,
             )
         )
-        state.owes = None
+        state.answered(state.owes)
 
     def opening(self, session: Session, subprotocol: str | None) -> Steps:
         """Opens a session and runs `on_open`; `Refused` there closes with 4003."""
         state = state_of(session)
-        state.subprotocol = subprotocol
-        state.is_open = state.busy = True
+        state.opened(subprotocol)
         started = self._clock()
         handler = state.router.opened
         failed = False
@@ -199,23 +199,19 @@ class Runner:
                     handler.function(session)
             except Refused as exc:
                 reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
-                state.is_open = False
+                state.closing()
                 self._do(Close(session.id, CLOSE_DENIED, reason))
             except Exception as exc:
                 failed = True
                 yield from self._failed(session, exc, handler)
             except GeneratorExit:
-                state.busy = False
+                state.finished()
                 raise
         self._finish(session, HandlerFinished(session.id, "", self._clock() - started, failed))
 
     def ended(self, session: Session, code: int, reason: str) -> None:
         """A session is over: `on_close` runs, after the handler that may be running."""
-        state = state_of(session)
-        state.is_open = False
-        state.close_code, state.close_reason = code, reason
-        state.over = True
-        if not state.busy:
+        if state_of(session).ended(code, reason):
             self.start(self.closing(session))
 
     def closing(self, session: Session) -> Steps:
@@ -244,10 +240,7 @@ class Runner:
                 self._report(session, second, failed.name)
 
     def _finish(self, session: Session, finished: HandlerFinished) -> None:
-        state = state_of(session)
-        state.busy = False
-        state.owes = None
-        over = state.over  # What is told while the command runs is the application's to see to.
+        over = state_of(session).finished()  # What is told while the command runs is the application's to see to.
         self._do(finished)
         if over:
             self.start(self.closing(session))

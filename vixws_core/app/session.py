@@ -30,6 +30,32 @@ class SessionState:
         self.owes: str | None = None
         """The `ref` of the message being handled, until it is answered."""
 
+    def opened(self, subprotocol: str | None) -> None:
+        """The WebSocket is open, and `on_open` runs."""
+        self.subprotocol = subprotocol
+        self.is_open = self.busy = True
+
+    def handling(self, ref: str | None) -> None:
+        """A message is being handled; where it has a `ref` it is to be answered."""
+        self.owes = ref
+
+    def finished(self) -> bool:
+        """The handler is done; whether the end of the session was told meanwhile."""
+        self.busy = False
+        self.owes = None
+        return self.over
+
+    def ended(self, code: int, reason: str) -> bool:
+        """The session is over; whether no handler is running, so that `on_close` may."""
+        self.is_open = False
+        self.close_code, self.close_reason = code, reason
+        self.over = True
+        return not self.busy
+
+    def begin(self) -> None:
+        """A record of messages is being handled."""
+        self.busy = True
+
     def answered(self, ref: str | None) -> None:
         """Somebody answers the message `ref`, now or later."""
         if ref == self.owes:

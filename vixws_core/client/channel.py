@@ -261,6 +261,15 @@ class ClientChannel:
         self._link.progress()
         self._take_reconnect(decode_payload(WelcomePayload, message.payload))
 
+    def take_drain(self) -> float:
+        """When a server that drains wants us back, once; `FAR` where it said nothing."""
+        when, self.drain_at = self.drain_at, FAR
+        return when
+
+    def forget_session(self) -> None:
+        """The session is given up: the next `$hello` names none."""
+        self.session = None
+
     def _take_reconnect(self, told: WelcomePayload) -> None:
         if told.reconnect_ms is not None:
             config = self._config

@@ -46,3 +46,8 @@ class Link:
     def progress(self) -> None:
         """Takes note that the connection is good for something: back-off begins anew."""
         self.failures = 0
+
+    def fail(self) -> int:
+        """Takes note of one more attempt or connection that came to nothing; returns how many did before it."""
+        self.failures += 1
+        return self.failures - 1

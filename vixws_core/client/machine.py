@@ -327,8 +327,8 @@ class ClientMachine:
         # PROTOCOL §11: after 4000–4099 the client stops.
         if stop or self._state is ClientState.CLOSING or (by_server and CLOSE_STOPS_FIRST <= code <= CLOSE_STOPS_LAST):
             self._outbox.stopped()
-            link.failures = 0
-            self._channel.session = None
+            link.progress()
+            self._channel.forget_session()
             self._move(ClientState.STOPPED)
             link.tell(ClientClosed(code, reason, False, status=status))
             return
@@ -339,9 +339,8 @@ class ClientMachine:
     def _delay(self) -> float:
         """Seconds to the next attempt (PROTOCOL §11)."""
         link, config = self._link, self.config
-        failures = link.failures
-        link.failures += 1
-        drain_at, self._channel.drain_at = self._channel.drain_at, FAR
+        failures = link.fail()
+        drain_at = self._channel.take_drain()
         if failures:
             delay = link.chance.backoff(failures - 1, config.backoff_min_s, config.backoff_max_s)
             # A server that only ever drains is no reason to hurry.

@@ -1,0 +1,82 @@
+"""The layers of the core: which module may import which. `tests/test_layers.py` holds the code against this table, and
+`docs/draw.py` draws it.
+
+A module may import those listed, what they list, and the ground. Modules of one line stand above all lines before it
+that they name; nothing stands beside itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["GROUND", "TABLE", "allowed"]
+
+GROUND: Final = {
+    "codes": "",
+    "bucket": "",
+    "errors": "codes",
+    "config": "",
+    "message": "codes errors",
+    "names": "errors",
+    "inputs": "codes message",
+    "effects": "message",
+    "log": "codes effects errors inputs message",
+    "protocols": "effects inputs log message",
+    "pump": "",
+}
+"""The ground: public, shared by all packages, and its own order."""
+
+TABLE: Final = {
+    "wire.frames": "",
+    "wire.http": "",
+    "wire.payloads": "",
+    "wire.envelope": "wire.payloads",
+    "wire.codec": "wire.frames",
+    "hub.rooms.tail": "",
+    "hub.model": "wire.codec wire.envelope wire.http hub.rooms.tail",
+    "hub.step": "hub.model",
+    "hub.asks": "hub.step",
+    "hub.connection.timers": "hub.step",
+    "hub.connection.reading": "hub.connection.timers",
+    "hub.connection.outbox": "hub.connection.reading",
+    "hub.rooms.cursors": "hub.connection.outbox hub.asks",
+    "hub.rooms.members": "hub.rooms.cursors",
+    "hub.sessions.lifecycle": "hub.rooms.members",
+    "hub.sessions.publishing": "hub.sessions.lifecycle",
+    "hub.sessions.history": "hub.sessions.lifecycle",
+    "hub.sessions.requests": "hub.sessions.publishing hub.sessions.history",
+    "hub.sessions.inbox": "hub.sessions.requests",
+    "hub.arrivals": "hub.sessions.inbox",
+    "hub.deadlines": "hub.sessions.inbox",
+    "hub.hub": "hub.arrivals hub.deadlines",
+    "app.commands": "",
+    "app.router": "",
+    "app.session": "app.commands app.router",
+    "app.dispatch": "app.session",
+    "app.app": "app.dispatch",
+    "app.chat": "app.app wire.envelope",
+    "client.chance": "",
+    "client.records": "",
+    "client.handshake": "",
+    "client.link": "client.chance client.records wire.codec",
+    "client.cursor": "client.link",
+    "client.rooms": "client.cursor wire.envelope",
+    "client.outbox": "client.link wire.envelope",
+    "client.channel": "client.rooms client.outbox",
+    "client.machine": "client.channel client.handshake",
+}
+"""The layers above the ground, from below."""
+
+
+def allowed(module: str) -> frozenset[str]:
+    """All modules that `module` may import: what its line names, what those may import, and the ground."""
+    if module in GROUND:
+        return _closed(GROUND, module)
+    return _closed(TABLE, module) | frozenset(GROUND)
+
+
+def _closed(table: dict[str, str], module: str) -> frozenset[str]:
+    found: set[str] = set()
+    for name in table[module].split():
+        found |= {name} | _closed(table, name)
+    return frozenset(found)
