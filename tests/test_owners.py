@@ -52,6 +52,7 @@ OWNERS: Final = {
     "room.known": "hub.rooms.cursors",
     "room.pos": "hub.rooms.cursors",
     "room.targets": "hub.rooms.cursors",
+    "room.waiting": "hub.rooms.cursors",
     "session.busy": "hub.sessions.inbox",
     "session.catching_up": "hub.rooms.cursors",
     "session.dropped": "hub.rooms.cursors",

@@ -55,7 +55,9 @@ def test_hub_can_be_looked_at_without_changing_it() -> None:
     assert (hub.sessions, hub.connections, hub.draining, hub.unsent_bytes) == (1, 1, False, 0)
     assert (hub.is_open(peer.conn), hub.is_open(99)) == (True, False)
     assert (hub.unsent_bytes_of(peer.conn), hub.unsent_bytes_of(99)) == (0, 0)
-    assert hub.next_deadline() == harness.now + 30
+    assert hub.next_deadline() == harness.now + 10  # The time of the handshake: it is looked at, and put back to 30.
+    assert harness.pass_time(10) == []
+    assert hub.next_deadline() == harness.now + 20
 
 
 def test_unsent_bytes_are_counted_until_they_are_flushed() -> None:

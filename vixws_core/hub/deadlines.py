@@ -61,6 +61,11 @@ class Deadlines:
             self._look(late)
         self._lifecycle.drain_time_passed()
 
+    @property
+    def timers(self) -> int:
+        """Entries in the heap of times."""
+        return self._timers.size
+
     def next(self) -> float | None:
         """When `TimePassed` is due; None where nothing waits for time."""
         if self._step.ready:
@@ -80,9 +85,7 @@ class Deadlines:
         elif state is not GONE and self._step.now >= self._timers.next_of(connection):
             self._end(connection)
             return
-        when = self._timers.next_of(connection)
-        if when != FAR:
-            self._timers.arm(connection, when)
+        self._timers.rearm(connection)
 
     def _end(self, connection: Connection) -> None:
         """A connection that is not open yet, or not any more, took too long."""

@@ -174,6 +174,11 @@ class Hub:
         """Bytes of newest messages that rooms keep at hand."""
         return self._cursors.tail_bytes
 
+    @property
+    def timers(self) -> int:
+        """Entries in the heap of deadlines: one for each connection, and a bounded number of replaced ones."""
+        return self._deadlines.timers
+
     def rooms(self) -> list[str]:
         """Names of the rooms that have members, sorted."""
         return sorted(self._step.rooms)

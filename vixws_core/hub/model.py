@@ -309,7 +309,7 @@ class Member:
 class Room:
     """What the hub knows of one room that has members."""
 
-    __slots__ = ("asking", "ep", "floor", "known", "members", "name", "pos", "stored", "tail", "targets")
+    __slots__ = ("asking", "ep", "floor", "known", "members", "name", "pos", "stored", "tail", "targets", "waiting")
 
     def __init__(self, name: str, stored: bool) -> None:
         self.name = name
@@ -328,3 +328,5 @@ class Room:
         self.asking = 0
         """Members whose position is not known yet."""
         self.tail = Tail()
+        self.waiting: dict[int, Member] = {}
+        """Members who read on as soon as the room moves, by connection."""

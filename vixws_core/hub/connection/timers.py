@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from ..model import ASKED, FAR, GONE, HEAD, OPEN, Connection
 from ..step import Step
 
 __all__ = ["Timers"]
+
+_STALE_MAX = 64
+"""Replaced entries that are kept besides one for each connection."""
 
 
 class Timers:
@@ -24,6 +27,19 @@ class Timers:
         if when < connection.armed:
             connection.armed = when
             heappush(self._heap, (when, connection.id))
+            if len(self._heap) > 2 * len(self._step.connections) + _STALE_MAX:
+                self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        """Lets go of entries that another one replaced: at most one for each connection stays."""
+        connections = self._step.connections.values()
+        self._heap = [(one.armed, one.id) for one in connections if one.armed != FAR]
+        heapify(self._heap)
+
+    @property
+    def size(self) -> int:
+        """Entries in the heap, those included that another one replaced."""
+        return len(self._heap)
 
     def due(self) -> Connection | None:
         """Takes the next connection whose time to be looked at has come."""
@@ -82,11 +98,8 @@ class Timers:
         return max(connection.last_data, connection.resumed_at)
 
     def rearm(self, connection: Connection) -> None:
-        """Looks at a connection anew: nothing that was due before counts."""
-        connection.armed = FAR
-        when = self.next_of(connection)
-        if when != FAR:
-            self.arm(connection, when)
+        """Sees to it that a connection is looked at in time; an entry that is early stays, and is put back later."""
+        self.arm(connection, self.next_of(connection))
 
     # ---- what the deadlines are measured by ------------------------------------------------------
 

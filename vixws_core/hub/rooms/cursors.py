@@ -126,6 +126,7 @@ class Cursors:
         for member in room.members.values():
             if member.live:
                 self._stop_live(member)
+                room.waiting[member.connection.id] = member
         room.pos = pos
         self._tails.clear(room.tail)
 
@@ -145,12 +146,11 @@ class Cursors:
 
     def _wake(self, room: Room) -> None:
         """Lets those members read on who waited for the room to reach or pass their cursor."""
-        live = sum([len(ids) for _, _, ids in self.targets(room)])
-        if len(room.members) == live + room.asking:
+        if not room.waiting:
             return
-        for member in tuple(room.members.values()):
-            if not member.live and not member.asking:
-                self.catch_up(member.session)
+        waiting, room.waiting = room.waiting, {}
+        for member in waiting.values():
+            self.catch_up(member.session)
 
     def change_log(self, room: Room, ep: str, start: int, floor: int, reason: str) -> None:
         """The log under the room is another one: everybody is told and starts anew."""
@@ -161,6 +161,8 @@ class Cursors:
                 continue
             member.cursor = start
             member.announced_head = -1
+            if not member.live:
+                room.waiting[member.connection.id] = member
             self._tell_reset(member, reason)
 
     def _tell_reset(self, member: Member, reason: str) -> None:
@@ -221,6 +223,7 @@ class Cursors:
             self.settle()
         room, session = member.room, member.session
         room.members.pop(member.connection.id, None)
+        room.waiting.pop(member.connection.id, None)
         if member.live:
             member.live = False
             room.targets = None
@@ -276,6 +279,7 @@ class Cursors:
                 turns -= 1
                 self.make_live(member)
             elif member.cursor >= room.pos:  # The log is ahead of the room: what is between is on its way.
+                room.waiting[connection.id] = member
                 session.catching_up.rotate(-1)
                 turns -= 1
             elif room.tail.covers(member.cursor):
