@@ -145,7 +145,7 @@ class FindPosition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Requested(msgspec.Struct, frozen=True, gc=False):
-    """A request head arrived on `conn`: answer with `Accept` (where `upgrade`) or `Reject`.
+    """A request head arrived on `conn`: answer with `Accept` (where `upgrade`) or `Respond`.
 
     `target` is the path with its query; header names are lower case, values as sent (latin-1).
     """

@@ -28,7 +28,7 @@ __all__ = [
     "PositionKnown",
     "Publish",
     "Refuse",
-    "Reject",
+    "Respond",
     "RoomAdvanced",
     "Send",
     "SendToAll",
@@ -61,7 +61,7 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
     limited: bool | None = None
 
 
-class Reject(msgspec.Struct, frozen=True, gc=False):
+class Respond(msgspec.Struct, frozen=True, gc=False):
     """Answers the request of `conn` with a plain HTTP response, then closes; also how pages are served."""
 
     conn: int
@@ -303,7 +303,7 @@ class TimePassed(msgspec.Struct, frozen=True, gc=False):
 
 Input = (
     Accept
-    | Reject
+    | Respond
     | Join
     | Leave
     | LeaveAll

@@ -23,7 +23,7 @@ from vixws_core.inputs import (
     Disconnected,
     ListHistory,
     Publish,
-    Reject,
+    Respond,
     Send,
     SendToAll,
     Shutdown,
@@ -460,7 +460,7 @@ def test_shutdown_during_handshakes_answers_503() -> None:
 
     assert half.out.startswith(b"HTTP/1.1 503 ")
     assert asked.out.startswith(b"HTTP/1.1 503 ")
-    assert harness.put(Accept(asked.conn), Reject(asked.conn, 200)) == []
+    assert harness.put(Accept(asked.conn), Respond(asked.conn, 200)) == []
     assert harness.effects(Drained) == [Drained()]
     assert (harness.effects(Closed), harness.effects(Opened)) == ([], [])
 

@@ -6,7 +6,7 @@ import pytest
 
 from vixws_core import LocalError
 from vixws_core.effects import CloseTransport, PeerMisbehaved, Requested
-from vixws_core.inputs import Reject
+from vixws_core.inputs import Respond
 from vixws_core.wire.frames import TEXT, encode_frame
 from vixws_core.wire.http import Head, HeadReader, HeadRefused, http_answer, http_switching
 
@@ -326,7 +326,7 @@ def test_answer_to_head_has_the_length_and_no_body() -> None:
     harness = Harness()
     harness.accepting = False
     peer = harness.connect(request=request(start="HEAD / HTTP/1.1"))
-    harness.put(Reject(peer.conn, 200, (), b"hello"))
+    harness.put(Respond(peer.conn, 200, (), b"hello"))
 
     assert peer.out == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
 
@@ -370,10 +370,10 @@ def test_row_19_header_injection_is_the_callers_fault_and_nothing_is_sent(name: 
     harness.accepting = False
     peer = harness.connect()
     with pytest.raises(LocalError, match="header must be"):
-        harness.put(Reject(peer.conn, 200, ((name, value),), b""))
+        harness.put(Respond(peer.conn, 200, ((name, value),), b""))
 
     assert peer.out == b""
-    harness.put(Reject(peer.conn, 200))
+    harness.put(Respond(peer.conn, 200))
     assert peer.out.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
@@ -382,7 +382,7 @@ def test_reject_is_answered_once() -> None:
     harness.accepting = False
     harness.ending = False
     peer = harness.connect()
-    harness.put(Reject(peer.conn, 403, (), b"no"), Reject(peer.conn, 200), Reject(99, 200))
+    harness.put(Respond(peer.conn, 403, (), b"no"), Respond(peer.conn, 200), Respond(99, 200))
 
     assert peer.out.count(b"HTTP/1.1") == 1
     peer.raw(b"more")

@@ -21,7 +21,7 @@ from ..effects import (
     PublishFailed,
     Requested,
 )
-from ..inputs import Accept, HandlerFinished, Input, Reject, Since
+from ..inputs import Accept, HandlerFinished, Input, Respond, Since
 from ..names import check_room
 from .commands import Commands, Listed, Publishing, Views, encode_envelope, here
 from .dispatch import Report, Runner, Steps, Waiting
@@ -169,7 +169,7 @@ class App:
         path = effect.target.partition("?")[0]
         arrival = self._arrived(effect.conn, effect.headers)
         if arrival is None:
-            self._do(Reject(effect.conn, 503, (("retry-after", "5"),), b"too many connections\n"))
+            self._do(Respond(effect.conn, 503, (("retry-after", "5"),), b"too many connections\n"))
             return
         peer, limited = arrival
         if not effect.upgrade:
@@ -178,11 +178,11 @@ class App:
             except Exception as exc:
                 self._report(None, exc, "pages")
                 answer = (500, (("content-type", "text/plain; charset=utf-8"),), b"internal error\n")
-            self._do(Reject(effect.conn, *answer))
+            self._do(Respond(effect.conn, *answer))
             return
         route = self._routes.get(path)
         if route is None:
-            self._do(Reject(effect.conn, *_no_pages(effect.method, path, effect.headers)))
+            self._do(Respond(effect.conn, *_no_pages(effect.method, path, effect.headers)))
             return
         router, known = route
         subprotocol = next((name for name in effect.subprotocols if name in known), None)

@@ -6,7 +6,7 @@ from ..bucket import TokenBucket
 from ..codes import BAD_HANDSHAKE
 from ..effects import Opened, PeerMisbehaved, Requested
 from ..errors import LocalError
-from ..inputs import Accept, BytesReceived, Connected, Reject
+from ..inputs import Accept, BytesReceived, Connected, Respond
 from ..wire.frames import FrameReader
 from ..wire.http import HeadReader, HeadRefused, http_switching
 from .connection.outbox import Outbox
@@ -96,7 +96,7 @@ class Arrivals:
         assert handshake is not None and handshake.request is not None  # It is not accepted yet, and asked.
         request = handshake.request
         if not request.upgrade:
-            raise LocalError(f"connection {connection.id} asked for no WebSocket: expected Reject")
+            raise LocalError(f"connection {connection.id} asked for no WebSocket: expected Respond")
         if input.subprotocol is not None and input.subprotocol not in request.subprotocols:
             raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
         limited = handshake.limited if input.limited is None else input.limited
@@ -114,7 +114,7 @@ class Arrivals:
         if handshake.trailing_data:
             self._inbox.feed(connection, handshake.trailing_data)
 
-    def reject(self, input: Reject) -> None:
+    def respond(self, input: Respond) -> None:
         """The application answers a request with a plain response. Raises: `LocalError` for a bad header."""
         connection = self._step.connections.get(input.conn)
         if connection is not None and connection.state is ASKED:

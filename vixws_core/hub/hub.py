@@ -1,4 +1,47 @@
-"""The hub: one pure state machine that decides everything, behind one door."""
+"""The hub: one pure state machine that decides everything, behind one door.
+
+How it works, for whoever changes it.
+
+A hub is a function of its inputs: `handle(input, now)` takes one record and returns, in order, what must be done. It
+has no clock, no chance and no IO, so the list of its inputs is its history, and any incident can be run again. Records
+that ask are imperative (`Join`, `SendBytes`), records that tell are past (`BytesReceived`, `Opened`). A peer's fault is
+data (`PeerMisbehaved` and a close code), a caller's an exception (`LocalError`), the disk's an input (`StoreFailed`).
+Nothing that a peer sends makes `handle` raise.
+
+Three laws keep the inside simple, and tests hold them:
+
+1. Calls go down, facts come up (`tests/layers.py`). Each part is given what it may call in its constructor below. What
+   a lower part finds out it returns, or leaves as a fact of the step: `step.parked` (connections that passed their
+   mark, taken by the cursors before any room moves) and `step.ready` (bytes that wait for the next step).
+2. One writer per field (`tests/test_owners.py`). The data is in `model.py`; each field names the one module that
+   assigns it, all others read it or call its owner.
+3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.
+
+A peer has two halves. `Connection` is bytes: `connection/timers` knows when to look at it, `reading` whether it is
+read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `publishing` and `history` ask the
+log for it, `requests` answers its `$` messages, `inbox` gives each message its turn. Between them stand the rooms: a
+room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either.
+
+The path of one publish:
+
+    BytesReceived   arrivals gives the bytes to the inbox, whose reader takes whole frames; each text becomes an
+                    envelope with a raw payload, and waits its turn behind a busy handler.
+                    requests hands one with a room to publishing, which checks it, keeps whom to answer (asks), and
+                    asks StoreAppend. Nobody has seen it yet.
+    RoomAdvanced    the log has it, at the room's next offset. cursors encodes it once, keeps it in the room's tail, and
+                    shares the same bytes with all live members: one Broadcast. Whoever is over its mark by that is
+                    parked: its cursor stays, and costs nothing until it reads again.
+    StoreAppended   asks gives back whom to answer: `$ack`, or Published for the application.
+    BytesFlushed    outboxes shrank. Who was parked, or is behind, reads on: from the tail, or a page of the store.
+    TimePassed      deadlines acts on whose time has come, and on bytes that waited.
+
+Answers of the world go to whoever asked: `asks.take(number)` gives back the record that was kept, and its type says
+who. Time costs a message one store: heap entries are armed lazily and put back when they fire early.
+
+To add a feature: a new record in `inputs.py` or `effects.py`; its data in `model.py`, each field with an owner; its
+code in a module at the height where it may call what it needs, with a line in `tests/layers.py`; a row in the dispatch
+below; an oracle in `testing/` that fails without it, and a planted bug that it finds.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +67,7 @@ from ..inputs import (
     PositionKnown,
     Publish,
     Refuse,
-    Reject,
+    Respond,
     RoomAdvanced,
     Send,
     SendToAll,
@@ -102,7 +145,7 @@ class Hub:
             Connected: arrivals.connected,
             Disconnected: lifecycle.disconnected,
             Accept: arrivals.accept,
-            Reject: arrivals.reject,
+            Respond: arrivals.respond,
             Close: lifecycle.close_asked,
             Join: members.join_asked,
             Leave: members.leave_asked,
