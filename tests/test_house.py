@@ -293,12 +293,12 @@ def test_modules_and_functions_are_of_a_readable_size() -> None:
     wrong = []
     for path, tree in sources(*PACKAGES):
         lines = len((ROOT / path).read_text().splitlines())
-        if lines > 500:
+        if lines > 400:
             wrong.append(f"{path} has {lines} lines")
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 size = (node.end_lineno or 0) - node.lineno + 1
-                if size > 80:
+                if size > 70:
                     wrong.append(f"{path}: {node.name} has {size} lines")
 
     assert wrong == []

@@ -11,9 +11,9 @@ class TokenBucket:
     __slots__ = ("at", "tokens")
 
     def __init__(self, tokens: float, at: float) -> None:
-        self.tokens = tokens
+        self.tokens: float = tokens
         """What was left at the time `at`; below 0 where more was taken than there was."""
-        self.at = at
+        self.at: float = at
         """Seconds, in the clock of the calls."""
 
     def left(self, rate: float, burst: float, now: float) -> float:

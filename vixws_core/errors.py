@@ -23,7 +23,7 @@ class BadMessage(ValueError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: str = code
 
 
 class Refused(Exception):
@@ -34,7 +34,7 @@ class Refused(Exception):
 
     def __init__(self, message: str = "refused by the application", code: str = DENIED) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: str = code
 
 
 class BadRoom(Refused, LocalError):
@@ -59,5 +59,5 @@ class StoreError(Exception):
 
     def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
         super().__init__(message)
-        self.code = code
-        self.retry = retry
+        self.code: str = code
+        self.retry: bool = retry

@@ -101,9 +101,9 @@ class _Room:
     __slots__ = ("ep", "floor", "floor_id", "keys", "rows")
 
     def __init__(self, ep: str) -> None:
-        self.ep = ep
-        self.floor = 0
-        self.floor_id = ""
+        self.ep: str = ep
+        self.floor: int = 0
+        self.floor_id: str = ""
         self.rows: list[StoredMessage] = []
         self.keys: dict[tuple[str, str], tuple[int, bytes | None]] = {}
 
@@ -120,8 +120,8 @@ class PureLog:
     """
 
     def __init__(self, epoch: str, last_id: int = 0, bytes_max: int | None = None) -> None:
-        self.epoch = epoch
-        self.bytes_max = bytes_max
+        self.epoch: str = epoch
+        self.bytes_max: int | None = bytes_max
         self._bytes = 0
         self._last_id = last_id
         self._rooms: dict[str, _Room] = {}
@@ -270,9 +270,9 @@ class LogExecutor:
     sees_only = STORE_ASKS
 
     def __init__(self, log: PureLog, post: Callable[..., None], wall: Callable[[], str]) -> None:
-        self.log = log
-        self.post = post
-        self.wall = wall
+        self.log: PureLog = log
+        self.post: Callable[..., None] = post
+        self.wall: Callable[[], str] = wall
 
     def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
         """Carries out the asks among `effects`."""

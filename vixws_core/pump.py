@@ -46,8 +46,8 @@ class Pump:
         consumers: Sequence[Consumer] = (),
         calls: Mapping[Any, Callable[[Any], object]] | None = None,
     ) -> None:
-        self.door = door
-        self.clock = clock
+        self.door: Door = door
+        self.clock: Callable[[], float] = clock
         self._calls = dict(calls or {})
         self._inputs: deque[Input] = deque()
         self._waiting: deque[tuple[Callable[[Any], object], Effect]] = deque()

@@ -35,14 +35,14 @@ class Handler:
     __slots__ = ("decode", "function", "is_async", "name", "thread", "waits", "wants_message")
 
     def __init__(self, function: Callable[..., Any], *, thread: bool = False, typed: bool = False) -> None:
-        self.function = function
-        self.name = str(getattr(function, "__qualname__", None) or repr(function))
-        self.is_async = _is_async(function)
+        self.function: Callable[..., Any] = function
+        self.name: str = str(getattr(function, "__qualname__", None) or repr(function))
+        self.is_async: bool = _is_async(function)
         if thread and self.is_async:
             raise LocalError(f"handler {self.name!r} is async: thread=True is for plain functions that block")
-        self.thread = thread
-        self.waits = thread or self.is_async
-        self.wants_message = False
+        self.thread: bool = thread
+        self.waits: bool = thread or self.is_async
+        self.wants_message: bool = False
         self.decode: Decoder = decode_object
         if typed:
             name, self.wants_message = _payload_parameter(function, self.name)

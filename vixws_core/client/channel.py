@@ -68,12 +68,12 @@ class ClientChannel:
         self._early: list[str | bytes] = []
         self.session: str | None = None
         """The token with which the server resumes our presence."""
-        self.reconnect_s = config.reconnect_first_s
+        self.reconnect_s: float = config.reconnect_first_s
         """Over how long the first reconnect is to be spread: the newest value told."""
-        self.drain_at = FAR
+        self.drain_at: float = FAR
         """When the server that drains wants us back."""
-        self.ping_at = FAR
-        self.dead_at = FAR
+        self.ping_at: float = FAR
+        self.dead_at: float = FAR
         """When the connection counts as dead, unless a byte comes."""
         self._says: dict[str, Callable[[Incoming], Any]] = {
             "$joined": rooms.joined,

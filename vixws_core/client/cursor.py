@@ -46,8 +46,8 @@ class RoomCursor:
     )
 
     def __init__(self, asked: ClientJoin) -> None:
-        self.name = asked.room
-        self.asked = asked
+        self.name: str = asked.room
+        self.asked: ClientJoin = asked
         since = asked.since
         self.at: Position | None = None if since is None else (since.ep, since.off, since.id)
         """The cursor; None: not known yet, or the room is not stored."""
@@ -56,12 +56,12 @@ class RoomCursor:
         """What was told and is not below `handled` yet, in order: (number, position); number 0 needs no handling."""
         self.done: set[int] = set()
         """Numbers in the ledger that are handled."""
-        self.unhandled = 0
-        self.unhandled_bytes = 0
-        self.phase = Phase.OUT
-        self.ref = ""
-        self.failures = 0
-        self.retry_at = FAR
+        self.unhandled: int = 0
+        self.unhandled_bytes: int = 0
+        self.phase: Phase = Phase.OUT
+        self.ref: str = ""
+        self.failures: int = 0
+        self.retry_at: float = FAR
 
     def note(self, number: int, at: Position) -> None:
         """Moves the cursor."""

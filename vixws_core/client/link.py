@@ -21,14 +21,14 @@ class Link:
     __slots__ = ("chance", "conn", "failures", "is_open", "now", "out")
 
     def __init__(self, seed: bytes) -> None:
-        self.chance = Chance(seed)
-        self.conn = 0
+        self.chance: Chance = Chance(seed)
+        self.conn: int = 0
         """The number of the transport in use or asked for; 0: none."""
-        self.is_open = False
+        self.is_open: bool = False
         """Whether rooms may be joined and messages sent."""
-        self.failures = 0
+        self.failures: int = 0
         """Attempts and connections that ended since the last progress."""
-        self.now = 0.0
+        self.now: float = 0.0
         self.out: list[ClientEffect] = []
 
     def send(self, payload: bytes, opcode: int = TEXT) -> None:

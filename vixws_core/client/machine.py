@@ -101,7 +101,7 @@ class ClientMachine:
         pub: str | None = None,
         token: str | None = None,
     ) -> None:
-        self.config = config if config is not None else ClientConfig()
+        self.config: ClientConfig = config if config is not None else ClientConfig()
         self.target: Target = parse_url(url)
         self._link = Link(seed)
         self._headers = tuple(headers)

@@ -25,14 +25,14 @@ class _Item:
     __slots__ = ("in_flight", "mid", "ref", "request", "strikes", "strikes_at", "text")
 
     def __init__(self, request: int, ref: str, text: bytes, mid: str | None) -> None:
-        self.request = request
-        self.ref = ref
-        self.text = text
-        self.mid = mid
+        self.request: int = request
+        self.ref: str = ref
+        self.text: bytes = text
+        self.mid: str | None = mid
         """The key of a publish; None: it is a request."""
-        self.in_flight = False
-        self.strikes = 0
-        self.strikes_at = 0
+        self.in_flight: bool = False
+        self.strikes: int = 0
+        self.strikes_at: int = 0
         """The outbox's `progress` at the last strike."""
 
 
@@ -50,10 +50,10 @@ class ClientOutbox:
         self._progress = 0
         self._retries = 0
         self._nonce = link.chance.secret("mid", 8)
-        self.publishes = 0
-        self.message_bytes_max = 0
+        self.publishes: int = 0
+        self.message_bytes_max: int = 0
         """The server's limit; 0: not told yet."""
-        self.retry_at = FAR
+        self.retry_at: float = FAR
 
     @property
     def awaited(self) -> bool:

@@ -47,16 +47,16 @@ class ClientRooms:
         """Rooms whose `$left` is on its way, and how many: what still comes of them belongs to the past."""
         self._told: dict[int, tuple[RoomCursor | None, int]] = {}
         """Messages told and not handled: the stored room whose entry it is, and its size."""
-        self.unhandled = 0
+        self.unhandled: int = 0
         """Messages told and not handled that are no entries of a stored room."""
-        self.unhandled_bytes = 0
-        self.duplicates = 0
+        self.unhandled_bytes: int = 0
+        self.duplicates: int = 0
         """Entries dropped because they had been told."""
-        self.jumps = 0
+        self.jumps: int = 0
         """Times a room was joined again because offsets were missing."""
-        self.late = 0
+        self.late: int = 0
         """Messages dropped because they belong to no membership of ours."""
-        self.retry_at = FAR
+        self.retry_at: float = FAR
 
     def __contains__(self, room: str) -> bool:
         return room in self._rooms

@@ -79,7 +79,7 @@ class Asks:
     def __init__(self) -> None:
         self._last = 0
         self._open: dict[int, Ask] = {}
-        self.appends = 0
+        self.appends: int = 0
         """Open appends: a hub that shuts down waits for them."""
 
     def put(self, ask: Ask) -> int:

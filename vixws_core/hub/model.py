@@ -12,7 +12,7 @@ from typing import Final
 from ..bucket import TokenBucket
 from ..codes import CLOSE_NO_FRAME
 from ..effects import AppMessage
-from ..inputs import Join
+from ..inputs import Join, Since
 from ..wire.codec import PLAIN, Codec
 from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
@@ -121,11 +121,11 @@ class Handshake:
     __slots__ = ("head", "limited", "request", "trailing_data")
 
     def __init__(self, head: HeadReader, limited: bool) -> None:
-        self.head = head
-        self.limited = limited
+        self.head: HeadReader = head
+        self.limited: bool = limited
         """Whether the rate of messages holds for it."""
         self.request: Head | None = None
-        self.trailing_data = b""
+        self.trailing_data: bytes = b""
         """Bytes that came with or after the request."""
 
 
@@ -160,39 +160,39 @@ class Connection:
     )
 
     def __init__(self, id: int, peer: str, now: float, handshake: Handshake) -> None:
-        self.id = id
-        self.peer = peer
-        self.state = HEAD
-        self.since = now
+        self.id: int = id
+        self.peer: str = peer
+        self.state: ConnectionState = HEAD
+        self.since: float = now
         """When the state's time began: a request has one for both of its states."""
-        self.close_code = CLOSE_NO_FRAME
-        self.close_reason = ""
-        self.close_by_peer = False
+        self.close_code: int = CLOSE_NO_FRAME
+        self.close_reason: str = ""
+        self.close_by_peer: bool = False
         """Whether the peer asked for the end, or its fault did."""
         self.handshake: Handshake | None = handshake
         self.session: Session | None = None
         """The message half; None until it is accepted, and after its end was told."""
         self.reader: FrameReader | None = None
         self.codec: Codec = PLAIN
-        self.unsent = 0
+        self.unsent: int = 0
         """Bytes in its outbox."""
-        self.parked = False
+        self.parked: bool = False
         """It is above its mark: its rooms stay at their cursors."""
-        self.last_flush = now
-        self.last_data = now
+        self.last_flush: float = now
+        self.last_data: float = now
         """When a data frame last went either way."""
-        self.pauses = 0
+        self.pauses: int = 0
         """Reasons for which it is not read: bits of `Pause`."""
-        self.resume_at = FAR
+        self.resume_at: float = FAR
         """When it may send messages again."""
-        self.armed = FAR
+        self.armed: float = FAR
         """When it is looked at next."""
-        self.last_received = now
-        self.resumed_at = now
+        self.last_received: float = now
+        self.resumed_at: float = now
         """When it was last read again: the deadlines that only reading can meet begin anew."""
-        self.ping_sent = -FAR
+        self.ping_sent: float = -FAR
         """When the last ping was sent. RFC 6455 §5.5.3 lets only a pong answer it; any byte shows life as well."""
-        self.message_since = FAR
+        self.message_since: float = FAR
         """When the message that is not complete yet began."""
         self.messages: TokenBucket | None = None
         """Its allowance of messages; None where no rate holds."""
@@ -231,30 +231,30 @@ class Session:
     )
 
     def __init__(self, connection: Connection, typed: bool, guarded: frozenset[str]) -> None:
-        self.connection = connection
-        self.typed = typed
+        self.connection: Connection = connection
+        self.typed: bool = typed
         """Whether text must be an envelope."""
-        self.guarded = guarded
+        self.guarded: frozenset[str] = guarded
         """Types whose publishes go to the application."""
-        self.busy = True
+        self.busy: bool = True
         """The application has a record of ours (the opening is one) and has not finished."""
         self.queue: deque[Pending] | None = None
         """Messages in turn behind the record that is handled."""
-        self.greeting_over = False
+        self.greeting_over: bool = False
         """A message was handled: too late for a `$hello`."""
-        self.hello = False
-        self.scope = ""
+        self.hello: bool = False
+        self.scope: str = ""
         """What separates its `mid`s from those of others."""
-        self.unanswered = 0
+        self.unanswered: int = 0
         """Publishes and questions not answered yet, by weight."""
         self.memberships: dict[str, Member] | None = None
         self.catching_up: deque[Member] | None = None
         """Members whose cursor is before their room's head, in turn."""
-        self.page_pending = False
+        self.page_pending: bool = False
         """One read of the store for it is under way."""
         self.dropped: dict[str, int] | None = None
         """Messages of rooms that are not stored, dropped while it was parked."""
-        self.retry_at = FAR
+        self.retry_at: float = FAR
         """When a read that failed is asked again."""
 
     def drop_queue(self) -> None:
@@ -286,23 +286,23 @@ class Member:
     )
 
     def __init__(self, session: Session, room: Room, ask: Join, ref: str | None, told: bool) -> None:
-        self.session = session
-        self.connection = session.connection
-        self.room = room
-        self.cursor = 0
+        self.session: Session = session
+        self.connection: Connection = session.connection
+        self.room: Room = room
+        self.cursor: int = 0
         """The last offset sent; meaningless while `live`, when it is the room's position."""
-        self.live = False
-        self.asking = True
+        self.live: bool = False
+        self.asking: bool = True
         """Its position is not known yet."""
-        self.request = 0
+        self.request: int = 0
         """The open question for its position; 0: none."""
-        self.announced_head = -1
+        self.announced_head: int = -1
         """The announced head, until `$live` was told; -1: none."""
-        self.since = ask.since
-        self.last = ask.last
-        self.from_floor = ask.from_floor
-        self.ref = ref
-        self.told = told
+        self.since: Since | None = ask.since
+        self.last: int = ask.last
+        self.from_floor: bool = ask.from_floor
+        self.ref: str | None = ref
+        self.told: bool = told
         """Whether the client hears `$joined`, `$live`, `$gap` and `$reset`."""
 
 
@@ -312,21 +312,21 @@ class Room:
     __slots__ = ("asking", "ep", "floor", "known", "members", "name", "pos", "stored", "tail", "targets", "waiting")
 
     def __init__(self, name: str, stored: bool) -> None:
-        self.name = name
-        self.stored = stored
-        self.known = not stored
+        self.name: str = name
+        self.stored: bool = stored
+        self.known: float = not stored
         """Whether `ep` and `pos` are known."""
-        self.ep = ""
-        self.pos = 0
+        self.ep: str = ""
+        self.pos: int = 0
         """The offset up to which live members have everything."""
-        self.floor = -1
+        self.floor: int = -1
         """The highest trimmed offset; -1 until the log itself was asked."""
         self.members: dict[int, Member] = {}
         """By connection, in the order of joining."""
         self.targets: tuple[Target, ...] | None = None
         """Who gets what is new, by kind; None: to be gathered again."""
-        self.asking = 0
+        self.asking: int = 0
         """Members whose position is not known yet."""
-        self.tail = Tail()
+        self.tail: Tail = Tail()
         self.waiting: dict[int, Member] = {}
         """Members who read on as soon as the room moves, by connection."""

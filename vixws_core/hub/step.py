@@ -17,8 +17,8 @@ class Step:
     __slots__ = ("_secret", "_tokens", "config", "connections", "now", "out", "parked", "ready", "rooms")
 
     def __init__(self, config: HubConfig, secret: bytes) -> None:
-        self.config = config
-        self.now = 0.0
+        self.config: HubConfig = config
+        self.now: float = 0.0
         self.out: list[Effect] = []
         self.connections: dict[int, Connection] = {}
         self.rooms: dict[str, Room] = {}

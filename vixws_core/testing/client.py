@@ -66,10 +66,10 @@ class Client:
     """
 
     def __init__(self, index: int, network: Network, clock: Callable[[], float], seed: bytes) -> None:
-        self.index = index
-        self.slow = False
-        self.lags = False
-        self.machine = ClientMachine(
+        self.index: int = index
+        self.slow: bool = False
+        self.lags: bool = False
+        self.machine: ClientMachine = ClientMachine(
             "ws://sim/",
             seed=seed,
             config=ClientConfig(ping_interval_s=7.0, ping_timeout_s=5.0, backoff_max_s=4.0, room_unhandled_max=12),

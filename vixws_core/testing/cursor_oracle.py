@@ -15,17 +15,17 @@ class Place:
     __slots__ = ("by_wire", "cursor", "ep", "live_at", "rejoining", "room", "stored", "was_told")
 
     def __init__(self, room: str) -> None:
-        self.room = room
+        self.room: str = room
         self.cursor: int | None = None
-        self.ep = ""
+        self.ep: str = ""
         self.live_at: int | None = None
         """The announced head, until `$live` was told."""
-        self.stored = True
-        self.was_told = False
+        self.stored: bool = True
+        self.was_told: bool = False
         """A `$joined` was told for it."""
-        self.by_wire = False
+        self.by_wire: bool = False
         """It was joined by `$join`, so that it hears of gaps even without `$hello`."""
-        self.rejoining = False
+        self.rejoining: bool = False
         """It asked for a new cursor; which one the application gets is not told without `$hello`."""
 
     def message(self, id: int, heard: Heard, truth: Truth, told: bool) -> None:

@@ -55,16 +55,16 @@ class _Conn:
     __slots__ = ("answered", "asked", "closed", "ending", "heavy", "held", "hello", "opened", "places", "scope", "tap")
 
     def __init__(self, config: HubConfig) -> None:
-        self.tap = InTap(config.message_bytes_max)
-        self.opened = False
-        self.hello = False
-        self.scope = ""
-        self.closed = False
+        self.tap: InTap = InTap(config.message_bytes_max)
+        self.opened: bool = False
+        self.hello: bool = False
+        self.scope: str = ""
+        self.closed: bool = False
         """A close frame was sent: nothing follows it."""
-        self.ending = False
+        self.ending: bool = False
         """The peer's end or ours has begun; what is unanswered may stay so."""
-        self.held = 0
-        self.heavy = False
+        self.held: int = 0
+        self.heavy: bool = False
         """It was above its high mark and has not come below the low one since."""
         self.places: dict[str, Place] = {}
         self.asked: dict[str, Asked] = {}
@@ -87,7 +87,7 @@ class DoorOracle:
         self._conns: dict[int, _Conn] = {}
         self._group_max = group_bytes_max(hub.config)
         self._held_max = held_bytes_max(hub.config)
-        self.delivered = 0
+        self.delivered: int = 0
         """Stored messages judged."""
         self.counts: dict[str, int] = {}
         """Messages of the protocol judged, by type, `$joined` by its outcome."""

@@ -38,8 +38,8 @@ class WildClient:
     def __init__(
         self, index: int, network: Network, chance: Chance, habits: Habits, truth: Callable[[], Truth]
     ) -> None:
-        self.index = index
-        self.slow = False
+        self.index: int = index
+        self.slow: bool = False
         self._network = network
         self._chance = chance
         self._stream = chance.of(f"wild {index}")

@@ -60,24 +60,24 @@ class Wire:
     )
 
     def __init__(self, conn: int, peer: Peer, number: int) -> None:
-        self.conn = conn
-        self.peer = peer
-        self.number = number
-        self.up = bytearray()
-        self.outbox = bytearray()
-        self.kernel = bytearray()
-        self.server_reads = True
-        self.client_reads = True
-        self.closing = False
+        self.conn: int = conn
+        self.peer: Peer = peer
+        self.number: int = number
+        self.up: bytearray = bytearray()
+        self.outbox: bytearray = bytearray()
+        self.kernel: bytearray = bytearray()
+        self.server_reads: bool = True
+        self.client_reads: bool = True
+        self.closing: bool = False
         """The server ends it once the outbox is flushed."""
-        self.lost = False
+        self.lost: bool = False
         """Half-open: nothing passes."""
-        self.up_ends = False
+        self.up_ends: bool = False
         """Behind `up` comes the end."""
-        self.down_ends = False
-        self.server_done = False
+        self.down_ends: bool = False
+        self.server_done: bool = False
         """The server was told of the end."""
-        self.client_done = False
+        self.client_done: bool = False
 
 
 class Network:
@@ -85,7 +85,7 @@ class Network:
 
     def __init__(self, chance: Chance, faults: Faults) -> None:
         self.wires: dict[int, Wire] = {}
-        self.calm = False
+        self.calm: bool = False
         """Whether everything passes and nothing breaks from now on."""
         self.post: Callable[..., None] | None = None
         """Hands inputs to the present server; None while there is none."""

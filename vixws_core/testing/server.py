@@ -40,17 +40,17 @@ class Server:
         turn: Callable[[], int],
         consumers: Sequence[Consumer],
     ) -> None:
-        self.hub = Hub(config, seed=seed)
-        self.trace = Trace(config, seed)
-        self.door = DoorOracle(self.hub, truth, turn)
-        self.drained = False
+        self.hub: Hub = Hub(config, seed=seed)
+        self.trace: Trace = Trace(config, seed)
+        self.door: DoorOracle = DoorOracle(self.hub, truth, turn)
+        self.drained: bool = False
         self.errors: list[Exception] = []
         """What handlers raised."""
         self._chance = chance
         self._waiting: list[tuple[Steps, Waiting, Any]] = []
         router = Router()
         build(router)
-        self.app = App(
+        self.app: App = App(
             self.hub,
             self._do,
             {"/": (router, ()), "/ws": (router, ())},

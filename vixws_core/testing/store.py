@@ -25,7 +25,7 @@ class Truth:
     """
 
     def __init__(self, log: PureLog) -> None:
-        self.log = log
+        self.log: PureLog = log
         self.rows: dict[str, list[StoredMessage]] = {}
         self.told: dict[str, int] = {}
         self.offered: dict[tuple[str, str, str], set[bytes]] = {}
@@ -77,9 +77,9 @@ class SimStore:
     """
 
     def __init__(self, epoch: str, chance: Chance, faults: Faults, wall: Callable[[], str]) -> None:
-        self.log = _Log(epoch)
-        self.truth = Truth(self.log)
-        self.calm = False
+        self.log: _Log = _Log(epoch)
+        self.truth: Truth = Truth(self.log)
+        self.calm: bool = False
         self.post: Callable[..., None] | None = None
         """Hands inputs to the present server; None while there is none."""
         self._chance = chance

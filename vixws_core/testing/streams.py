@@ -11,7 +11,7 @@ class Chance:
     """All draws of one world, from one seed. The same seed gives the same draws under any hash seed."""
 
     def __init__(self, seed: int | str, without: frozenset[tuple[str, int]] = frozenset()) -> None:
-        self.seed = seed
+        self.seed: int | str = seed
         self.injected: dict[str, int] = {}
         """How many faults of each kind happened, those left out included."""
         self._without = without

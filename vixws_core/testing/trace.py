@@ -28,8 +28,8 @@ class Trace:
     """A consumer that keeps every step of one hub: `steps` are `(now, input)` and what `handle` returned for it."""
 
     def __init__(self, config: HubConfig, seed: bytes) -> None:
-        self.config = config
-        self.seed = seed
+        self.config: HubConfig = config
+        self.seed: bytes = seed
         self.steps: list[tuple[float, Input, list[Effect]]] = []
         self._hash = blake2b(digest_size=16)
 

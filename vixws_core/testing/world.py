@@ -56,14 +56,14 @@ class World:
         habits: Habits | None = None,
         without: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
-        self.seed = seed
-        self.config = config if config is not None else tight_config()
-        self.faults = faults if faults is not None else Faults()
-        self.habits = habits
-        self.now = 0.0
-        self.steps = 0
+        self.seed: int | str = seed
+        self.config: HubConfig = config if config is not None else tight_config()
+        self.faults: Faults = faults if faults is not None else Faults()
+        self.habits: Habits | None = habits
+        self.now: float = 0.0
+        self.steps: int = 0
         """Steps run so far."""
-        self.turn = 0
+        self.turn: int = 0
         """Counts steps, those of `settle` included."""
         self.traces: list[Trace] = []
         """One per run of the server."""
@@ -79,9 +79,13 @@ class World:
         self._start_server()
         stream = self._chance.of("clients")
         self._appended: Counter[tuple[str, bytes]] = Counter()
-        self.clients = tuple(Client(at, self._network, self.clock, self._key(f"client {at}")) for at in range(clients))
+        self.clients: tuple[Client, ...] = tuple(
+            Client(at, self._network, self.clock, self._key(f"client {at}")) for at in range(clients)
+        )
         usual = habits if habits is not None else Habits()
-        self.wild = tuple(WildClient(at, self._network, self._chance, usual, lambda: self.truth) for at in range(wild))
+        self.wild: tuple[WildClient, ...] = tuple(
+            WildClient(at, self._network, self._chance, usual, lambda: self.truth) for at in range(wild)
+        )
         peers: tuple[Peer, ...] = (*self.clients, *self.wild)
         for peer in peers:
             peer.slow = stream.random() < self.faults.slow

@@ -26,7 +26,7 @@ class Outbox:
         self._reading = reading
         self._everyone: tuple[Connection, ...] | None = None
         """Who gets a message to all; None: to be gathered again."""
-        self.unsent_total = 0
+        self.unsent_total: int = 0
         """Bytes in all outboxes."""
 
     # ---- to one ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ class Tail:
 
     def __init__(self) -> None:
         self.entries: deque[tuple[int, str, bytes]] = deque()
-        self.size = 0
+        self.size: int = 0
 
     def covers(self, cursor: int) -> bool:
         """Whether the entry after `cursor` is here."""

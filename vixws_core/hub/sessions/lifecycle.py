@@ -49,9 +49,9 @@ class Lifecycle:
         self._outbox = outbox
         self._asks = asks
         self._members = members
-        self.sessions = 0
+        self.sessions: int = 0
         """Open WebSockets."""
-        self.draining = False
+        self.draining: bool = False
         """Whether `Shutdown` was asked."""
         self._drain_until = FAR
         self._overdue = False
