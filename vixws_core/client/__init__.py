@@ -1,11 +1,11 @@
 """A client as a pure machine: it connects, greets, joins, publishes and comes back, without IO."""
 
+from .config import ClientConfig
 from .cursor import Position
 from .machine import MOVES, ClientMachine
 from .records import (
     ClientCancel,
     ClientClosed,
-    ClientConfig,
     ClientEffect,
     ClientInput,
     ClientJoin,

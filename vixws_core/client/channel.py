@@ -12,9 +12,10 @@ from ..message import encode_json
 from ..wire.envelope import Incoming, client_message, decode_incoming
 from ..wire.frames import PING, PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_close
 from ..wire.payloads import DrainPayload, ErrorPayload, WelcomePayload, decode_payload
+from .config import ClientConfig
 from .link import FAR, Link
 from .outbox import ClientOutbox
-from .records import ClientConfig, ServerRefused
+from .records import ServerRefused
 from .rooms import ClientRooms
 
 __all__ = ["ClientChannel", "Ended", "Opened"]

@@ -27,6 +27,7 @@ from ..names import check_name
 from ..wire.frames import BINARY, TEXT
 from ..wire.payloads import WelcomePayload
 from .channel import ClientChannel
+from .config import ClientConfig
 from .cursor import Position
 from .handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
 from .link import FAR, Link
@@ -34,7 +35,6 @@ from .outbox import ClientOutbox
 from .records import (
     ClientCancel,
     ClientClosed,
-    ClientConfig,
     ClientEffect,
     ClientInput,
     ClientJoin,

@@ -10,8 +10,9 @@ from ..codes import CLOSE_SERVER_FAULT, CLOSE_TOO_BIG, INTERNAL, PROTOCOL_ERROR,
 from ..errors import LocalError
 from ..wire.envelope import Incoming, client_message
 from ..wire.payloads import AckPayload, ErrorPayload, decode_payload
+from .config import ClientConfig
 from .link import FAR, Link
-from .records import ClientCancel, ClientConfig, ClientPublish, ClientRequest, PublishSettled, RequestSettled
+from .records import ClientCancel, ClientPublish, ClientRequest, PublishSettled, RequestSettled
 
 __all__ = ["ClientOutbox"]
 

@@ -17,10 +17,10 @@ from ..message import encode_json
 from ..names import check_name
 from ..wire.envelope import Incoming, client_message
 from ..wire.payloads import ErrorPayload, GapPayload, JoinedPayload, LivePayload, decode_payload
+from .config import ClientConfig
 from .cursor import Phase, Position, RoomCursor
 from .link import FAR, Link
 from .records import (
-    ClientConfig,
     ClientJoin,
     ClientLeave,
     ClientMessage,

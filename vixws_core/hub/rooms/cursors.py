@@ -146,11 +146,10 @@ class Cursors:
 
     def _wake(self, room: Room) -> None:
         """Lets those members read on who waited for the room to reach or pass their cursor."""
-        if not room.waiting:
-            return
-        waiting, room.waiting = room.waiting, {}
-        for member in waiting.values():
-            self.catch_up(member.session)
+        if room.waiting:
+            waiting, room.waiting = room.waiting, {}
+            for member in waiting.values():
+                self.catch_up(member.session)
 
     def change_log(self, room: Room, ep: str, start: int, floor: int, reason: str) -> None:
         """The log under the room is another one: everybody is told and starts anew."""
@@ -268,9 +267,7 @@ class Cursors:
         connection, low = session.connection, self._step.config.unsent_bytes_low
         turns = len(session.catching_up) if session.catching_up else 0
         while session.catching_up and turns:
-            if connection.parked or connection.state is GONE:
-                return
-            if session.page_pending or connection.unsent >= low:
+            if connection.parked or connection.unsent >= low or session.page_pending or connection.state is GONE:
                 return
             member = session.catching_up[0]
             room = member.room
