@@ -42,10 +42,10 @@ class Outbox:
         """Sends data frames, joined, and parks the connection where that takes it over its mark."""
         step, size = self._step, len(data)
         connection.last_data = step.now
-        connection.unsent += size
+        connection.unsent = unsent = connection.unsent + size
         self.unsent_total += size
         step.out.append(SendBytes(connection.id, data, frames))
-        if connection.unsent > step.config.unsent_bytes_low:
+        if unsent > step.config.unsent_bytes_low:
             self.apply_watermark(connection)
 
     def answer(self, connection: Connection, text: bytes) -> None:
@@ -75,9 +75,9 @@ class Outbox:
         low, now = step.config.unsent_bytes_low, step.now
         heavy: list[Connection] = []
         for connection in connections:
-            connection.unsent += size
+            connection.unsent = unsent = connection.unsent + size
             connection.last_data = now
-            if connection.unsent > low:
+            if unsent > low:
                 heavy.append(connection)
         for connection in heavy:
             self.apply_watermark(connection)
@@ -118,18 +118,22 @@ class Outbox:
         """Outboxes shrank. Returns those below the mark that were parked, or whose rooms catch up; None: nobody."""
         connections, low, now = self._step.connections, self._step.config.unsent_bytes_low, self._step.now
         found: list[Connection] | None = None
+        total = 0
         for id, count in input.flushed:
             connection = connections.get(id)
             if connection is None or connection.state is GONE:
                 continue
+            total += count
             connection.unsent = unsent = connection.unsent - count
-            self.unsent_total -= count
-            connection.last_flush = now
-            session = connection.session
-            if unsent < low and (connection.parked or (session is not None and session.catching_up)):
+            if connection.parked:
+                connection.last_flush = now  # Only who is parked has to take something in time.
+            elif (session := connection.session) is None or not session.catching_up:
+                continue
+            if unsent < low:
                 if found is None:
                     found = []
                 found.append(connection)
+        self.unsent_total -= total
         return found
 
     def unpark(self, connection: Connection) -> None:
