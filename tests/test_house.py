@@ -26,8 +26,8 @@ from vixws_core.wire.frames import PING, encode_frame
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("vixws_core", "vixws_anyio", "vixws_store", "vixws_metrics")
-COMPOSERS = re.compile(r"vixws_anyio/(cli|__main__|_cli_\w+)\.py")
-"""The command line alone composes the packages; its private parts belong to it."""
+COMPOSERS = re.compile(r"vixws_anyio/(cli/\w+|__main__)\.py")
+"""The command line alone composes the packages."""
 IMPURE = frozenset(
     ["asyncio", "anyio", "trio", "socket", "ssl", "time", "random", "secrets", "threading", "logging", "os"]
 )

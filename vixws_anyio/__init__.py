@@ -6,8 +6,8 @@ from vixws_core.message import JsonMessage
 
 from .client import Client, ClientEnded, ClientError, JoinError, PublishError, RequestError, Room
 from .config import Config
-from .pages import Page, PageRequest
 from .server import Listening, Server
+from .server.pages import Page, PageRequest
 from .transport import SocketTransport, StreamTransport
 
 __all__ = [

@@ -20,10 +20,10 @@ import pytest
 import trustme
 from websockets.sync.client import connect
 
-from vixws_anyio._cli_config import as_markdown
-from vixws_anyio._cli_terminal import colour, one_line
 from vixws_anyio.cli import main
-from vixws_anyio.settings import SETTINGS
+from vixws_anyio.cli.config import as_markdown
+from vixws_anyio.cli.terminal import colour, one_line
+from vixws_anyio.config.settings import SETTINGS
 
 from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, refused, serving
 from .rig import connect_in_loop

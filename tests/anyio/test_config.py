@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vixws_anyio._cli_config import as_markdown
+from vixws_anyio.cli.config import as_markdown
 from vixws_anyio.config import Config, ConfigError, default
-from vixws_anyio.settings import SECTIONS, SETTINGS, Setting
+from vixws_anyio.config.settings import SECTIONS, SETTINGS, Setting
 from vixws_core.config import HubConfig
 from vixws_core.errors import LocalError
 

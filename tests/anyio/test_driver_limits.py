@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from vixws_anyio import transport
-from vixws_anyio.admission import Admission, AdmissionLimits
-from vixws_anyio.driver import Driver
-from vixws_anyio.loops import driver_for
-from vixws_anyio.transport import Piece, SocketTransport
+from vixws_anyio.server.admission import Admission, AdmissionLimits
+from vixws_anyio.transport import socket as transport
+from vixws_anyio.transport.driver import Driver
+from vixws_anyio.transport.loops import driver_for
+from vixws_anyio.transport.socket import Piece, SocketTransport
 from vixws_core.effects import Broadcast
 from vixws_core.inputs import BytesFlushed, BytesReceived, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump

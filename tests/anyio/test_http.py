@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from vixws_anyio import Listening, Server
-from vixws_anyio.listeners import SCRAPES_MAX
+from vixws_anyio.server.listeners import SCRAPES_MAX
 from vixws_core.effects import Effect
 from vixws_core.inputs import Input
 from vixws_metrics import WebSocketMetrics
@@ -201,7 +201,7 @@ async def test_row_22_a_ninth_scraper_is_turned_away_and_the_others_may_take_the
 
 
 async def test_row_22_a_scraper_that_is_too_slow_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vixws_anyio.listeners.SCRAPE_S", 0.1)
+    monkeypatch.setattr("vixws_anyio.server.listeners.SCRAPE_S", 0.1)
     async with running(with_metrics(SmallMetrics())) as at, raw_peer(metrics_port(at), open=False) as peer:
         await peer.stream.send(b"GET /metrics HT")
         rest = await peer.rest()

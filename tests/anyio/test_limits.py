@@ -15,7 +15,7 @@ import pytest
 
 from tests.serving import serving
 from vixws_anyio import Server
-from vixws_anyio.admission import Admission, AdmissionLimits, open_files_max
+from vixws_anyio.server.admission import Admission, AdmissionLimits, open_files_max
 from vixws_core.effects import Effect, PauseReading
 
 from .rig import PATIENCE_S, connected, frame, get, http, limited, raw_peer, running
@@ -122,7 +122,7 @@ def test_tokens_come_back_with_time() -> None:
 
 
 def test_addresses_without_a_reason_to_be_remembered_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vixws_anyio.admission.ADDRESSES_MAX", 3)
+    monkeypatch.setattr("vixws_anyio.server.admission.ADDRESSES_MAX", 3)
     now = [0.0]
     admission = Admission(AdmissionLimits(connections_per_ip=1, handshakes_per_ip_per_s=1.0), lambda: now[0])
     for number in range(1, 4):
@@ -137,7 +137,7 @@ def test_addresses_without_a_reason_to_be_remembered_are_forgotten(monkeypatch: 
 
 
 def test_memory_of_addresses_is_bounded_even_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vixws_anyio.admission.ADDRESSES_MAX", 3)
+    monkeypatch.setattr("vixws_anyio.server.admission.ADDRESSES_MAX", 3)
     admission = Admission(AdmissionLimits(handshakes_per_ip_per_s=1.0), lambda: 0.0)
     taken = [admission.admit(number, f"192.0.2.{number}") for number in range(1, 9)]
 

@@ -6,7 +6,7 @@ import re
 
 from tests.serving import ROOT
 from vixws_anyio.config import default, show
-from vixws_anyio.settings import SETTINGS
+from vixws_anyio.config.settings import SETTINGS
 
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| [^|]+ \| `(\w+)` \| `([^`]+)` \|", PAGE, re.MULTILINE)

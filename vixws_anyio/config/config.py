@@ -11,8 +11,8 @@ from typing import Any, Final, NoReturn
 
 from vixws_core.config import HubConfig
 
-from ._config_layers import ConfigError, from_environment, from_file, from_flags, refuse, show, suggest
-from ._setting_kinds import split_address
+from .kinds import split_address
+from .layers import ConfigError, from_environment, from_file, from_flags, refuse, show, suggest
 from .settings import SETTINGS, Setting, Value, find
 
 __all__ = ["Config", "ConfigError", "default", "show", "suggest"]

@@ -36,8 +36,8 @@ from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 from vixws_core.message import JsonMessage, payload_json
 
-from .client_dispatch import ClientRouter
-from .client_room import (
+from .dispatch import ClientRouter
+from .room import (
     ClientEnded,
     ClientError,
     History,
@@ -51,7 +51,7 @@ from .client_room import (
     read_position,
     since_of,
 )
-from .client_run import ClientRun, Waiter
+from .run import ClientRun, Waiter
 
 __all__ = [
     "Client",

@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 from vixws_core.errors import LocalError
 from vixws_core.wire.http import Head, HeadReader, http_answer
 
-from .logs import log
+from ..logs import log
 
 __all__ = ["MetricsListener", "bind", "host_text", "port_of"]
 

@@ -8,11 +8,11 @@ import os
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
-from ._cli_terminal import CommandFailed
-from ._setting_kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
-from .config import Config, show, suggest
-from .config import default as default_of
-from .settings import SECTIONS, SETTINGS, Setting, find
+from ..config.config import Config, show, suggest
+from ..config.config import default as default_of
+from ..config.kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
+from ..config.settings import SECTIONS, SETTINGS, Setting, find
+from .terminal import CommandFailed
 
 __all__ = ["Parser", "add_settings", "config_of", "count_of", "offset_of", "seconds_of", "unknown"]
 
@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
         raise CommandFailed(f"{what}, expected {expected} (try {self.prog} --help)")
 
     def error(self, message: str) -> NoReturn:
+        """Raises: `CommandFailed`, one line."""
         raise CommandFailed(f"{message} (try {self.prog} --help)")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ._cli_terminal import print_table
-from .config import Config, default, show
-from .settings import SECTIONS, SETTINGS
+from ..config.config import Config, default, show
+from ..config.settings import SECTIONS, SETTINGS
+from .terminal import print_table
 
 __all__ = ["as_json", "as_markdown", "print_config"]
 

@@ -22,8 +22,8 @@ from vixws_core.inputs import Since
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import Consumer, MessageStore
 
+from ..config.config import Config
 from .admission import AdmissionLimits
-from .config import Config
 from .pages import HEALTH, OwnPage
 from .runtime import Listening, Runtime, Settings
 

@@ -12,9 +12,9 @@ from typing import Final
 import trio
 from trio.lowlevel import Abort, Task
 
-from .admission import Admission
+from ..server.admission import Admission
 from .driver import Driver
-from .transport import SocketTransport
+from .socket import SocketTransport
 
 __all__ = ["TrioDriver", "trio_driver"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractAsyncContextManager
 
-from .admission import Admission
+from ..server.admission import Admission
 from .driver import Driver
 
 __all__ = ["driver_for"]
@@ -15,9 +15,9 @@ def driver_for(admission: Admission, flush_s: float, unsent_bytes_kernel: int) -
     """The driver of the loop that is running: trio's, or asyncio's. trio is imported only where it runs."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
-        from .driver_trio import trio_driver
+        from .on_trio import trio_driver
 
         return trio_driver(admission, flush_s, unsent_bytes_kernel)
-    from .driver_asyncio import asyncio_driver
+    from .on_asyncio import asyncio_driver
 
     return asyncio_driver(admission, flush_s, unsent_bytes_kernel)

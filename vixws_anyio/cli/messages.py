@@ -6,7 +6,7 @@ import sys
 
 from vixws_core.message import StoredMessage, encode_json
 
-from ._cli_terminal import colour, one_line
+from .terminal import colour, one_line
 
 __all__ = ["print_message"]
 

@@ -22,9 +22,9 @@ from anyio.abc import TaskStatus
 from vixws_core.errors import LocalError
 from vixws_core.protocols import Consumer, MessageStore
 
-from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
-from .config import Config, ConfigError, show
-from .server import Listening, Server
+from ..config.config import Config, ConfigError, show
+from ..server.server import Listening, Server
+from .terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 
 __all__ = ["find_application", "heed_signals", "leave", "serve"]
 
@@ -42,7 +42,7 @@ def find_application(name: str | None) -> Server:
     Raises: `CommandFailed`, one line.
     """
     if name is None:
-        from .chat import build
+        from ..chat import build
 
         server = Server()
         build(server)

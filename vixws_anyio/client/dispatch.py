@@ -13,7 +13,7 @@ import anyio.to_thread
 from vixws_core.app.router import BadPayload, Handler, Router
 from vixws_core.client import ClientClosed, ClientMessage, ClientOpened
 
-from .logs import clean, log
+from ..logs import clean, log
 
 __all__ = ["ClientRouter", "Dispatcher"]
 

@@ -34,13 +34,13 @@ from vixws_core.log import LogExecutor, PureLog
 from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.pump import Pump
 
+from ..logs import clean, log, report
+from ..transport.driver import Driver, host_of
+from ..transport.loops import driver_for
+from ..transport.socket import StreamTransport
 from .admission import Admission, AdmissionLimits, open_files_max
-from .driver import Driver, host_of
 from .listeners import MetricsListener, bind, host_text, port_of
-from .logs import clean, log, report
-from .loops import driver_for
 from .pages import OwnPage, pages
-from .transport import StreamTransport
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
-from .admission import Admission
+from ..server.admission import Admission
 from .driver import Driver
-from .transport import SocketTransport
+from .socket import SocketTransport
 
 __all__ = ["AsyncioDriver", "asyncio_driver"]
 

@@ -1,6 +1,6 @@
 """Carries out a hub's transport asks: outboxes that are flushed once per tick, reading, ending, and time.
 
-The loop's own part (readiness, waking, one timer) is in `driver_asyncio` and `driver_trio`.
+The loop's own part (readiness, waking, one timer) is in `on_asyncio` and `on_trio`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vixws_core.effects import Broadcast, CloseTransport, Effect, Opened, PauseR
 from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump
 
-from .admission import Admission
-from .logs import clean, log
-from .transport import SocketTransport, Transport
+from ..logs import clean, log
+from ..server.admission import Admission
+from .socket import SocketTransport, Transport
 
 __all__ = ["Driver", "host_of"]
 

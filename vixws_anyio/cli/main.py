@@ -14,9 +14,9 @@ import msgspec
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from ._cli_flags import Parser, add_settings, config_of, count_of, offset_of, seconds_of, unknown
-from ._cli_messages import print_message
-from ._cli_terminal import FAILED, OK, USAGE, CommandFailed, colour, complain, log_to_stderr, one_line, print_table
+from .flags import Parser, add_settings, config_of, count_of, offset_of, seconds_of, unknown
+from .messages import print_message
+from .terminal import FAILED, OK, USAGE, CommandFailed, colour, complain, log_to_stderr, one_line, print_table
 
 __all__ = ["main"]
 
@@ -65,7 +65,7 @@ def _name(argv: Sequence[str] | None) -> str:
 def _serve(arguments: argparse.Namespace) -> int:
     from vixws_store.urls import open_store
 
-    from ._cli_serve import find_application, heed_signals, serve
+    from .serve import find_application, heed_signals, serve
 
     try:
         heed_signals()
@@ -83,8 +83,8 @@ def _metrics() -> Consumer:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    from ._cli_config import as_json, as_markdown, print_config
-    from ._cli_serve import find_application
+    from .config import as_json, as_markdown, print_config
+    from .serve import find_application
 
     if arguments.markdown:
         sys.stdout.write(as_markdown())
@@ -159,13 +159,13 @@ def _file_of(arguments: argparse.Namespace) -> str:
 
 
 def _tail(arguments: argparse.Namespace) -> int:
-    from ._cli_talk import tail
+    from .talk import tail
 
     return tail(arguments)
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from ._cli_talk import publish
+    from .talk import publish
 
     return publish(arguments)
 

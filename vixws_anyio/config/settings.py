@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-from ._setting_kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+from .kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
 

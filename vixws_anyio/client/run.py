@@ -31,10 +31,10 @@ from vixws_core.client import (
 from vixws_core.errors import LocalError
 from vixws_core.pump import Pump
 
-from .client_dispatch import ClientRouter, Dispatcher
-from .client_room import ClientEnded, JoinError, Room
-from .client_transport import ClientDriver
-from .logs import clean, log
+from ..logs import clean, log
+from .dispatch import ClientRouter, Dispatcher
+from .room import ClientEnded, JoinError, Room
+from .transport import ClientDriver
 
 __all__ = ["ClientRun", "Waiter"]
 

@@ -23,9 +23,9 @@ from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 from vixws_core.wire.envelope import client_message
 
-from ._cli_messages import print_message
-from ._cli_terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
-from .client import Client, ClientEnded, ClientError
+from ..client.client import Client, ClientEnded, ClientError
+from .messages import print_message
+from .terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
 
 __all__ = ["publish", "since_of", "tail"]
 
