@@ -13,10 +13,10 @@ import anyio
 import pytest
 
 from vixws_anyio.server.admission import Admission, AdmissionLimits
-from vixws_anyio.transport import socket as transport
 from vixws_anyio.transport.driver import Driver
 from vixws_anyio.transport.loops import driver_for
-from vixws_anyio.transport.socket import Piece, SocketTransport
+from vixws_anyio.transport.pieces import Piece
+from vixws_anyio.transport.socket import SocketTransport
 from vixws_core.effects import Broadcast
 from vixws_core.inputs import BytesFlushed, BytesReceived, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump
@@ -244,8 +244,9 @@ def test_whole_pieces_that_the_kernel_took_are_gone_and_the_rest_comes_in_order(
 
 
 def test_one_write_has_64_buffers_and_the_next_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "JOIN_MAX", 100)
-    monkeypatch.setattr(transport, "PIECE_MAX", 1)
+    monkeypatch.setattr("vixws_anyio.transport.pieces.JOIN_MAX", 100)
+    monkeypatch.setattr("vixws_anyio.transport.socket.JOIN_MAX", 100)
+    monkeypatch.setattr("vixws_anyio.transport.pieces.PIECE_MAX", 1)
     pieces = [b"%02d" % (number % 100) for number in range(150)]
     with linked([300, 300, 300]) as (driver, link, peer):
         link.pieces += pieces
@@ -267,7 +268,7 @@ def runs(inputs: Sequence[Input]) -> list[int]:
 
 @pytest.mark.anyio
 async def test_a_connection_with_much_to_read_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "READ_BYTES", 512)
+    monkeypatch.setattr("vixws_anyio.transport.socket.READ_BYTES", 512)
     told = Record()
     ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
     async with driver_for(Admission(AdmissionLimits(), monotonic), 1.0, 0) as driver:

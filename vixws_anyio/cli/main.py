@@ -9,14 +9,12 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-import msgspec
-
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from .flags import Parser, add_settings, config_of, count_of, offset_of, seconds_of, unknown
-from .messages import print_message
-from .terminal import FAILED, OK, USAGE, CommandFailed, colour, complain, log_to_stderr, one_line, print_table
+from .flags import Parser, add_settings, config_of, count_of, seconds_of, unknown
+from .store import add_store
+from .terminal import FAILED, OK, USAGE, CommandFailed, complain, log_to_stderr
 
 __all__ = ["main"]
 
@@ -98,66 +96,6 @@ def _config(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _store_stats(arguments: argparse.Namespace) -> int:
-    from vixws_store.inspect import stats
-
-    found = stats(_file_of(arguments))
-    if arguments.json:
-        print(msgspec.json.encode(found).decode())
-        return OK
-    print(f"{one_line(found.path)}: {found.file_bytes:,} bytes, and {found.wal_bytes:,} in its WAL")
-    print(f"schema version {found.schema_version}, epoch {one_line(found.epoch)}, last id {found.last_id:020}")
-    print(f"{found.rows:,} messages in {len(found.rooms):,} rooms, {found.payload_bytes:,} bytes of payloads")
-    if found.rooms:
-        rows = [
-            (room.room, str(room.rows), str(room.payload_bytes), str(room.floor), str(room.head), room.ep, room.last_ts)
-            for room in found.rooms
-        ]
-        print()
-        print_table(("ROOM", "MESSAGES", "BYTES", "FLOOR", "HEAD", "EPOCH", "NEWEST"), rows)
-    return OK
-
-
-def _store_history(arguments: argparse.Namespace) -> int:
-    from vixws_store.inspect import history, stats
-
-    file = _file_of(arguments)
-    entries = history(file, arguments.room, arguments.limit, arguments.before)
-    for entry in entries:
-        print_message(entry, arguments.json)
-    if not entries and arguments.room not in (rooms := {found.room for found in stats(file).rooms}):
-        raise CommandFailed(f"{file}: no room {arguments.room!r:.140} among its {len(rooms)} rooms", FAILED)
-    return OK
-
-
-def _store_check(arguments: argparse.Namespace) -> int:
-    from vixws_store.inspect import check
-
-    found = check(_file_of(arguments))
-    for finding in found.findings:
-        place = "" if finding.room is None else f"room {finding.room} offset {finding.off} id {finding.id}: "
-        print(one_line(f"{place}{finding.message}"))
-    verdict = "sound" if found.sound else f"{len(found.findings)} findings"
-    print(f"{found.rows:,} messages: {colour('green' if found.sound else 'red', verdict, sys.stdout)}")
-    return OK if found.sound else FAILED
-
-
-def _store_trim(arguments: argparse.Namespace) -> int:
-    from vixws_store.maintain import trim
-
-    count = trim(_file_of(arguments), arguments.room, arguments.upto)
-    print(f"{count:,} messages trimmed")
-    return OK
-
-
-def _file_of(arguments: argparse.Namespace) -> str:
-    """The store's file. Raises: `CommandFailed` where a folder is named."""
-    file: str = arguments.file
-    if os.path.isdir(file):
-        raise CommandFailed(f"{file}: expected the file of a store, got a folder")
-    return file
-
-
 def _tail(arguments: argparse.Namespace) -> int:
     from .talk import tail
 
@@ -204,13 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(config)
     config.set_defaults(run=_config)
     _add_talk(commands.add_parser)
-    store = commands.add_parser(
-        "store",
-        help="look into a store's file, served or not; trim one that is not served",
-        description="Looks into a SQLite store's file, which may be served meanwhile; only trim changes it.",
-        epilog="Exit status: 0, 1 where check found damage or history no such room, 2 where the file cannot be used.",
-    )
-    _add_store_actions(store)
+    add_store(commands.add_parser)
     return parser
 
 
@@ -249,40 +181,6 @@ def _add_talk(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     publish.add_argument("--ca", metavar="FILE", help="PEM file of the authority to trust for wss://")
     publish.set_defaults(run=_publish)
-
-
-def _add_store_actions(store: argparse.ArgumentParser) -> None:
-    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=Parser)
-
-    stats = actions.add_parser("stats", help="counts and sizes, room by room")
-    stats.add_argument("file", metavar="FILE")
-    stats.add_argument("--json", action="store_true", help="as JSON")
-    stats.set_defaults(run=_store_stats)
-
-    history = actions.add_parser("history", help="the newest messages of a room, oldest first")
-    history.add_argument("file", metavar="FILE")
-    history.add_argument("room", metavar="ROOM")
-    history.add_argument("--limit", type=count_of, default=50, metavar="N", help="how many (default 50)")
-    history.add_argument("--before", metavar="ID", help="only messages below this id")
-    history.add_argument("--json", action="store_true", help="a JSON object a line, with ids and offsets")
-    history.set_defaults(run=_store_history)
-
-    check = actions.add_parser("check", help="look for damage: checksums, offsets, ids")
-    check.add_argument("file", metavar="FILE")
-    check.set_defaults(run=_store_check)
-
-    trim = actions.add_parser(
-        "trim",
-        help="forget the oldest messages of a room, while no server has the file",
-        description="Forgets the messages of a room up to the offset UPTO, itself included, for good, and their "
-        "idempotency keys. Members that come back from below are told that there is a gap. Prints how many it forgot.",
-        epilog="Exit status: 0, 2 where the file is served or cannot be written, or has no such room. The file keeps "
-        "its size; new messages take the space.",
-    )
-    trim.add_argument("file", metavar="FILE")
-    trim.add_argument("room", metavar="ROOM")
-    trim.add_argument("upto", metavar="UPTO", type=offset_of, help="an offset, as history prints it")
-    trim.set_defaults(run=_store_trim)
 
 
 def _version() -> str:

@@ -23,7 +23,8 @@ from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 from vixws_core.wire.envelope import client_message
 
-from ..client.client import Client, ClientEnded, ClientError
+from ..client.client import Client
+from ..client.errors import ClientEnded, ClientError
 from .messages import print_message
 from .terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
 

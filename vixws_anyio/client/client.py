@@ -37,13 +37,9 @@ from vixws_core.errors import LocalError
 from vixws_core.message import JsonMessage, payload_json
 
 from .dispatch import ClientRouter
+from .errors import ClientEnded, JoinError, PublishError, RequestError
 from .room import (
-    ClientEnded,
-    ClientError,
     History,
-    JoinError,
-    PublishError,
-    RequestError,
     Room,
     RoomPosition,
     SinceLike,
@@ -53,17 +49,7 @@ from .room import (
 )
 from .run import ClientRun, Waiter
 
-__all__ = [
-    "Client",
-    "ClientEnded",
-    "ClientError",
-    "History",
-    "JoinError",
-    "PublishError",
-    "RequestError",
-    "Room",
-    "RoomPosition",
-]
+__all__ = ["Client"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,15 +12,12 @@ import msgspec
 from vixws_core.client import ClientMessage, RoomJoined
 from vixws_core.errors import LocalError
 from vixws_core.inputs import Since
-from vixws_core.message import Json, StoredMessage
+from vixws_core.message import StoredMessage
+
+from .errors import RequestError
 
 __all__ = [
-    "ClientEnded",
-    "ClientError",
     "History",
-    "JoinError",
-    "PublishError",
-    "RequestError",
     "Room",
     "RoomPosition",
     "SinceLike",
@@ -32,36 +28,6 @@ __all__ = [
 
 SinceLike = Since | Mapping[str, Any] | tuple[str, int, str | None]
 """A position to begin after: `Since`, `{"ep", "off", "id"}`, or an item of `Client.positions`."""
-
-
-class ClientError(Exception):
-    """The server's answer was an error: `code` is one of the wire protocol's, `message` is for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
-        self.message = message
-
-
-class PublishError(ClientError):
-    """A publish failed for good. With the code `closed` it may or may not be stored: publish the same `mid` again."""
-
-
-class JoinError(ClientError):
-    """The server did not let us into a room, or put us out of it."""
-
-
-class RequestError(ClientError):
-    """A question to the server was answered by an error."""
-
-
-class ClientEnded(Exception):
-    """The client has stopped and will not come back: `code` is the close code, `reason` the server's words."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"the client has ended with {code}{f': {reason}' if reason else ''}")
-        self.code = code
-        self.reason = reason
 
 
 class RoomPosition(msgspec.Struct, frozen=True, gc=False):
@@ -152,11 +118,6 @@ def stored(message: ClientMessage) -> StoredMessage:
         message.mid,
         message.sender,
     )
-
-
-def payload_of(message: ClientMessage) -> Json:
-    """The decoded payload."""
-    return json.loads(message.payload)
 
 
 class Room:

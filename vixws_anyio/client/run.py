@@ -33,7 +33,8 @@ from vixws_core.pump import Pump
 
 from ..logs import clean, log
 from .dispatch import ClientRouter, Dispatcher
-from .room import ClientEnded, JoinError, Room
+from .errors import ClientEnded, JoinError
+from .room import Room
 from .transport import ClientDriver
 
 __all__ = ["ClientRun", "Waiter"]

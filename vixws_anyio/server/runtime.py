@@ -37,7 +37,7 @@ from vixws_core.pump import Pump
 from ..logs import clean, log, report
 from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
-from ..transport.socket import StreamTransport
+from ..transport.stream import StreamTransport
 from .admission import Admission, AdmissionLimits, open_files_max
 from .listeners import MetricsListener, bind, host_text, port_of
 from .pages import OwnPage, pages

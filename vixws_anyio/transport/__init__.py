@@ -1,5 +1,7 @@
 """Carries a connection's bytes, on asyncio or trio."""
 
-from .socket import SocketTransport, StreamTransport, Transport
+from .interface import Transport
+from .socket import SocketTransport
+from .stream import StreamTransport
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport"]

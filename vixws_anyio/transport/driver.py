@@ -19,7 +19,8 @@ from vixws_core.pump import Pump
 
 from ..logs import clean, log
 from ..server.admission import Admission
-from .socket import SocketTransport, Transport
+from .interface import Transport
+from .socket import SocketTransport
 
 __all__ = ["Driver", "host_of"]
 

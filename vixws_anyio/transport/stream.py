@@ -1,0 +1,122 @@
+"""A connection over any anyio byte stream: TLS, Unix sockets, in-memory streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import ByteStream
+
+from vixws_core.inputs import BytesReceived
+
+from .interface import LINGER_S, READ_BYTES
+from .pieces import Piece, gather
+
+if TYPE_CHECKING:
+    from .driver import Driver
+
+__all__ = ["StreamTransport"]
+
+
+class StreamTransport:
+    """Any anyio byte stream. `run` reads and writes until the connection ends, then tells so, once."""
+
+    def __init__(self, driver: Driver, stream: ByteStream, conn: int, peer: str) -> None:
+        self.driver = driver
+        self.stream = stream
+        self.conn = conn
+        self.peer = peer
+        self.pieces: list[Piece] = []
+        self.dirty = False
+        self._finishing = False
+        self._work = anyio.Event()
+        self._may_read = anyio.Event()
+        self._may_read.set()
+        self._scope = anyio.CancelScope()
+        self._reason = "closed"
+
+    def flush(self) -> None:
+        """Wakes the writer."""
+        self.dirty = True  # The writer takes all that comes until it is done.
+        self._work.set()
+
+    def pause(self) -> None:
+        """Stops reading after the current read."""
+        if self._may_read.is_set():
+            self._may_read = anyio.Event()
+
+    def resume(self) -> None:
+        """Reads on."""
+        self._may_read.set()
+
+    def finish(self) -> None:
+        """Ends the connection once `pieces` are written, and after `flush_s` in any case."""
+        self._finishing = True
+        self.driver.later(self.driver.flush_s, self.abort)
+
+    def abort(self, reason: str = "the peer took too long to read our last bytes") -> None:
+        """Cancels both tasks, which closes the stream."""
+        self._reason = reason
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Carries bytes both ways until either side ends. Does not raise for what the stream does."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._read)
+                    await self._write()
+                    await self._last_words()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.driver.lost(self, self._reason)
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(self.stream)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                data = await self.stream.receive(READ_BYTES)
+                while not self._may_read.is_set():
+                    await self._may_read.wait()
+                if not self._finishing:
+                    self.driver.put(BytesReceived(self.conn, data))
+        except anyio.EndOfStream:
+            self._reason = "the peer ended the connection"
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+            self._reason = f"read failed: {exc}"
+        except Exception as exc:
+            self.driver.failed(self, exc)
+        if not self._finishing:
+            self._scope.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                if self.pieces:
+                    chunks = gather(self.pieces)
+                    self.pieces.clear()
+                    for chunk in chunks:
+                        await self.stream.send(bytes(chunk))
+                        self.driver.flushed.append((self.conn, len(chunk)))
+                        self.driver.wake()
+                elif self._finishing:
+                    return
+                else:
+                    self.dirty = False
+                    self._work = anyio.Event()
+                    await self._work.wait()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+            self._reason = f"write failed: {exc}"
+            self._scope.cancel()
+        except Exception as exc:  # Somebody else's stream; it must not take the others along.
+            self.driver.failed(self, exc)
+            self._scope.cancel()
+
+    async def _last_words(self) -> None:
+        """Says that our side is done, in the stream's own way, within a second."""
+        with anyio.move_on_after(LINGER_S):
+            try:
+                await self.stream.aclose()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                return
