@@ -14,6 +14,7 @@ import pytest
 
 from vixws_anyio.server.admission import Admission, AdmissionLimits
 from vixws_anyio.transport.driver import Driver
+from vixws_anyio.transport.interface import Watched
 from vixws_anyio.transport.loops import driver_for
 from vixws_anyio.transport.pieces import Piece
 from vixws_anyio.transport.socket import SocketTransport
@@ -51,20 +52,20 @@ class StillDriver(Driver):
     def _arm(self, deadline: float) -> None:
         assert deadline > 0
 
-    def watch_readable(self, link: SocketTransport) -> None:
-        link.watched = True
+    def watch_readable(self, link: Watched) -> None:
+        pass  # The tests read when they want to.
 
-    def unwatch_readable(self, link: SocketTransport) -> None:
-        link.watched = False
+    def unwatch_readable(self, link: Watched) -> None:
+        pass  # The tests read when they want to.
 
-    def watch_writable(self, link: SocketTransport) -> None:
+    def watch_writable(self, link: Watched) -> None:
         self.wait_for_room.append(link.conn)
 
-    def unwatch_writable(self, link: SocketTransport) -> None:
+    def unwatch_writable(self, link: Watched) -> None:
         self.wait_for_room.remove(link.conn)
 
-    def forget(self, link: SocketTransport) -> None:
-        link.watched = False
+    def forget(self, link: Watched) -> None:
+        pass
 
     def listen(self, listener: socket.socket, taken: Callable[[socket.socket, str], object]) -> None:
         raise AssertionError("the tests accept themselves")
@@ -90,14 +91,15 @@ class MemoryTransport:
         self.pieces: list[Piece] = []
         self.dirty = False
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         self.driver.flushed.append((self.conn, sum(map(len, self.pieces))))
         self.pieces.clear()
+        return False
 
     def pause(self) -> None:
         raise AssertionError("nothing asks for it")
 
-    resume = finish = pause
+    resume = finish = close = pause
 
     def abort(self, reason: str) -> None:
         raise AssertionError(reason)

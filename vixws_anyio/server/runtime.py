@@ -114,6 +114,9 @@ class Runtime:
         self._drain_scope = anyio.CancelScope()
         self._base: TaskGroup | None = None
         self._handlers: TaskGroup | None = None
+        limits = settings.admission
+        limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
+        self._admission = Admission(limits, time.monotonic)
         self._driver: Driver | None = None
         self.hub = Hub(settings.hub, seed=secrets.token_bytes(32))
         self.app = App(
@@ -163,7 +166,7 @@ class Runtime:
     def _arrived(self, conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool | None] | None:
         """Who sends a request: the peer, or whom a trusted proxy names; None where that address has too many."""
         assert self._driver is not None
-        peer, admission = self._driver.peer(conn), self._driver.admission
+        peer, admission = self._driver.peer(conn), self._admission
         forwarded = [value for name, value in headers if name == "x-forwarded-for"]
         client = admission.client_of(host_of(peer), ",".join(forwarded)) if forwarded else host_of(peer)
         if client == host_of(peer):
@@ -239,10 +242,7 @@ class Runtime:
         signals: bool,
     ) -> None:
         settings = self._settings
-        limits = settings.admission
-        limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
-        admission = Admission(limits, time.monotonic)
-        async with driver_for(admission, settings.hub.close_timeout_s, settings.unsent_bytes_kernel) as driver:
+        async with driver_for(self._admission, settings.hub.close_timeout_s, settings.unsent_bytes_kernel) as driver:
             self._driver = driver
             if self._asked:
                 self._stopping.set()
@@ -380,7 +380,7 @@ class Runtime:
             log.error("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)), exc_info=exc)
         finally:
             if secured is None:
-                driver.admission.release(conn)
+                self._admission.release(conn)
                 if stream is None:
                     sock.close()
                 else:

@@ -18,8 +18,7 @@ from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, Time
 from vixws_core.pump import Pump
 
 from ..logs import clean, log
-from ..server.admission import Admission
-from .interface import Transport
+from .interface import Gate, Transport, Watched
 from .socket import SocketTransport
 
 __all__ = ["Driver", "host_of"]
@@ -47,13 +46,13 @@ class Driver(ABC):
     `flush_s` is the time that a closing connection may take to write its last bytes.
     """
 
-    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> None:
-        self.admission = admission
+    def __init__(self, gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> None:
         self.flush_s = flush_s
         self.unsent_bytes_kernel = unsent_bytes_kernel
         self.links: dict[int, Transport] = {}
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
+        self._gate = gate
         self._dirty: list[Transport] = []
         self._gone: list[Disconnected] = []
         self._conns = count(1)
@@ -135,7 +134,7 @@ class Driver(ABC):
             self._dirty.append(link)
 
     def _opened(self, effect: Opened) -> None:
-        self.admission.opened(effect.conn)
+        self._gate.opened(effect.conn)
 
     # ---- ticks and time -------------------------------------------------------------------------
 
@@ -144,6 +143,11 @@ class Driver(ABC):
         if not self._scheduled:
             self._scheduled = True
             self._schedule()
+
+    def flush(self, link: Transport) -> None:
+        """Its peer takes bytes again: what waits for it is written at once."""
+        link.dirty = link.flush()
+        self.wake()
 
     def tick(self) -> None:
         """Flushes dirty outboxes, tells what was written and who is gone, and sets the timer."""
@@ -159,8 +163,7 @@ class Driver(ABC):
             else:
                 self._dirty = []
             for link in dirty:
-                link.dirty = False
-                link.flush()
+                link.dirty = link.flush()
         if self.flushed:
             flushed, self.flushed = self.flushed, []
             self._tell(BytesFlushed(tuple(flushed)))
@@ -216,23 +219,20 @@ class Driver(ABC):
     def admit(self, host: str) -> int | None:
         """Takes a new connection in, by the number it will have; None where a limit speaks against it."""
         conn = next(self._conns)
-        return conn if self.admission.admit(conn, host) else None
+        return conn if self._gate.admit(conn, host) else None
 
     def add(self, link: Transport, secure: bool) -> None:
         """Registers the transport of an admitted connection, and tells the hub."""
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure, self.admission.is_limited(host_of(link.peer))))
+        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer))))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""
         if self.links.get(link.conn) is not link:
             return
         del self.links[link.conn]
-        link.pieces.clear()
-        if isinstance(link, SocketTransport):
-            self.forget(link)
-            link.sock.close()
-        self.admission.release(link.conn)
+        link.close()
+        self._gate.release(link.conn)
         self._gone.append(Disconnected(link.conn, reason))
         self.wake()
 
@@ -307,23 +307,23 @@ class Driver(ABC):
         """Has `timer_fired` called at `deadline`, in place of what was armed before."""
 
     @abstractmethod
-    def watch_readable(self, link: SocketTransport) -> None:
+    def watch_readable(self, link: Watched) -> None:
         """Has `link.receive` called while the socket is readable."""
 
     @abstractmethod
-    def unwatch_readable(self, link: SocketTransport) -> None:
+    def unwatch_readable(self, link: Watched) -> None:
         """Ends that."""
 
     @abstractmethod
-    def watch_writable(self, link: SocketTransport) -> None:
+    def watch_writable(self, link: Watched) -> None:
         """Has `link.writable` called when the socket takes bytes."""
 
     @abstractmethod
-    def unwatch_writable(self, link: SocketTransport) -> None:
+    def unwatch_writable(self, link: Watched) -> None:
         """Ends that."""
 
     @abstractmethod
-    def forget(self, link: SocketTransport) -> None:
+    def forget(self, link: Watched) -> None:
         """Ends all watching; the socket is closed next."""
 
     @abstractmethod

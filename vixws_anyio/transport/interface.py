@@ -1,12 +1,16 @@
-"""The seam between a driver and the connections that it drives."""
+"""The seam between a driver and the connections that it drives: what each side needs of the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from socket import socket
 from typing import Final, Protocol
+
+from vixws_core.inputs import Input
 
 from .pieces import Piece
 
-__all__ = ["LINGER_S", "READ_BYTES", "Transport"]
+__all__ = ["LINGER_S", "READ_BYTES", "Gate", "Host", "SocketHost", "Transport", "Watched"]
 
 READ_BYTES: Final = 65_536
 """Bytes of one read."""
@@ -18,7 +22,8 @@ LINGER_S: Final = 1.0
 class Transport(Protocol):
     """What a driver needs of a connection, however its bytes travel.
 
-    `pieces` wait to be written, in order. `dirty` is True while a flush is due or the peer takes no more.
+    `pieces` wait to be written, in order. `dirty` is the driver's mark that no flush has to be asked for: one is due,
+    or the peer takes no more.
     """
 
     conn: int
@@ -26,8 +31,11 @@ class Transport(Protocol):
     pieces: list[Piece]
     dirty: bool
 
-    def flush(self) -> None:
-        """Writes what can be written now, and reports the count to the driver."""
+    def flush(self) -> bool:
+        """Writes what can be written now, and reports the count to the driver.
+
+        True: the peer takes no more; the transport asks the driver for the next flush itself.
+        """
         ...
 
     def pause(self) -> None:
@@ -43,5 +51,105 @@ class Transport(Protocol):
         ...
 
     def abort(self, reason: str) -> None:
-        """Ends the connection at once."""
+        """Ends the connection at once, for that reason; the driver hears of it by `lost`."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of everything; nothing is read, written or told afterwards. For the driver, once it is lost."""
+        ...
+
+
+class Watched(Transport, Protocol):
+    """A connection whose socket the driver watches, in its loop's way."""
+
+    sock: socket
+    fd: int
+    watched: bool
+    """Whether it wants to hear that there is something to read."""
+
+    def receive(self) -> bool:
+        """Reads once; whether the read was full, so that more may be there already."""
+        ...
+
+    def writable(self) -> None:
+        """The kernel has room again."""
+        ...
+
+
+class Host(Protocol):
+    """What any connection needs of the driver that carries it.
+
+    `flush_s` is the time that a closing connection may take to write its last bytes; `flushed` takes what was
+    written: (conn, bytes).
+    """
+
+    flush_s: float
+    flushed: list[tuple[int, int]]
+
+    def put(self, *inputs: Input) -> None:
+        """Hands inputs in."""
+        ...
+
+    def wake(self) -> None:
+        """Has a look at `flushed`, soon."""
+        ...
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Calls back in that many seconds, whatever has become of the connection."""
+        ...
+
+    def lost(self, link: Transport, reason: str) -> None:
+        """The connection is over: it is closed and forgotten, and that is told, once."""
+        ...
+
+    def failed(self, link: Transport, exc: Exception) -> None:
+        """A defect of ours while its bytes were handled."""
+        ...
+
+
+class SocketHost(Host, Protocol):
+    """What a connection needs of a driver that watches its socket."""
+
+    def flush(self, link: Transport) -> None:
+        """The peer takes bytes again."""
+        ...
+
+    def watch_readable(self, link: Watched) -> None:
+        """Has `link.receive` called while the socket is readable."""
+        ...
+
+    def unwatch_readable(self, link: Watched) -> None:
+        """Ends that."""
+        ...
+
+    def watch_writable(self, link: Watched) -> None:
+        """Has `link.writable` called when the socket takes bytes."""
+        ...
+
+    def unwatch_writable(self, link: Watched) -> None:
+        """Ends that."""
+        ...
+
+    def forget(self, link: Watched) -> None:
+        """Ends all watching; the socket is closed next."""
+        ...
+
+
+class Gate(Protocol):
+    """Who may connect, as a driver asks it."""
+
+    def admit(self, conn: int, host: str) -> bool:
+        """Counts a new connection, unless a limit speaks against it."""
+        ...
+
+    def is_limited(self, host: str) -> bool:
+        """Whether the limits of one address hold for this one."""
+        ...
+
+    def opened(self, conn: int) -> None:
+        """Its request is answered."""
+        ...
+
+    def release(self, conn: int) -> None:
+        """It is gone."""
         ...

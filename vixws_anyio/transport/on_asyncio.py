@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
-from ..server.admission import Admission
 from .driver import Driver
-from .socket import SocketTransport
+from .interface import Gate, Watched
 
 __all__ = ["AsyncioDriver", "asyncio_driver"]
 
@@ -19,8 +18,8 @@ __all__ = ["AsyncioDriver", "asyncio_driver"]
 class AsyncioDriver(Driver):
     """Runs on the asyncio loop (or uvloop) that is running when it is made."""
 
-    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> None:
-        super().__init__(admission, flush_s, unsent_bytes_kernel)
+    def __init__(self, gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> None:
+        super().__init__(gate, flush_s, unsent_bytes_kernel)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[socket.socket] = []
@@ -36,26 +35,23 @@ class AsyncioDriver(Driver):
         if not self._closed:
             self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self.timer_fired)
 
-    def watch_readable(self, link: SocketTransport) -> None:
+    def watch_readable(self, link: Watched) -> None:
         """Adds a persistent reader: adding and removing one per wait costs 12 µs a message."""
-        link.watched = True
         self._loop.add_reader(link.fd, link.receive)
 
-    def unwatch_readable(self, link: SocketTransport) -> None:
+    def unwatch_readable(self, link: Watched) -> None:
         """Removes the reader."""
-        if link.watched:
-            link.watched = False
-            self._loop.remove_reader(link.fd)
+        self._loop.remove_reader(link.fd)
 
-    def watch_writable(self, link: SocketTransport) -> None:
+    def watch_writable(self, link: Watched) -> None:
         """Adds a writer, until there is room."""
         self._loop.add_writer(link.fd, link.writable)
 
-    def unwatch_writable(self, link: SocketTransport) -> None:
+    def unwatch_writable(self, link: Watched) -> None:
         """Removes the writer."""
         self._loop.remove_writer(link.fd)
 
-    def forget(self, link: SocketTransport) -> None:
+    def forget(self, link: Watched) -> None:
         """Removes reader and writer."""
         self.unwatch_readable(link)
         self._loop.remove_writer(link.fd)
@@ -95,11 +91,9 @@ class AsyncioDriver(Driver):
 
 
 @asynccontextmanager
-async def asyncio_driver(
-    admission: Admission, flush_s: float, unsent_bytes_kernel: int
-) -> AsyncGenerator[AsyncioDriver]:
+async def asyncio_driver(gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[AsyncioDriver]:
     """A driver that lets go of the loop at the end of the block."""
-    driver = AsyncioDriver(admission, flush_s, unsent_bytes_kernel)
+    driver = AsyncioDriver(gate, flush_s, unsent_bytes_kernel)
     try:
         yield driver
     finally:

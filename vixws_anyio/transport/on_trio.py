@@ -12,9 +12,8 @@ from typing import Final
 import trio
 from trio.lowlevel import Abort, Task
 
-from ..server.admission import Admission
 from .driver import Driver
-from .socket import SocketTransport
+from .interface import Gate, Watched
 
 __all__ = ["TrioDriver", "trio_driver"]
 
@@ -25,13 +24,15 @@ READS_MAX: Final = 4
 class TrioDriver(Driver):
     """Runs in `nursery`, whose cancellation ends it."""
 
-    def __init__(self, admission: Admission, flush_s: float, unsent_bytes_kernel: int, nursery: trio.Nursery) -> None:
-        super().__init__(admission, flush_s, unsent_bytes_kernel)
+    def __init__(self, gate: Gate, flush_s: float, unsent_bytes_kernel: int, nursery: trio.Nursery) -> None:
+        super().__init__(gate, flush_s, unsent_bytes_kernel)
         self._nursery = nursery
         self._token = trio.lowlevel.current_trio_token()
         self._flusher: Task | None = None
         self._ticks_due = False
         self._timer = trio.CancelScope()
+        self._readers: dict[int, Task | None] = {}
+        """By connection, the task that reads it where it is parked; None: it is not parked."""
         self._listeners: dict[socket.socket, trio.CancelScope] = {}
         nursery.start_soon(self._flush)
         nursery.start_soon(self._keep_time)
@@ -69,28 +70,23 @@ class TrioDriver(Driver):
 
     # ---- readiness ------------------------------------------------------------------------------
 
-    def watch_readable(self, link: SocketTransport) -> None:
+    def watch_readable(self, link: Watched) -> None:
         """Starts the reader task, or wakes it where it is parked."""
-        first = link.wake is None
-        link.watched = True
-        if first:
-            link.wake = _nothing
-            self._nursery.start_soon(self._read, link)
+        if link.conn in self._readers:
+            self._unpark(link.conn)
         else:
-            assert link.wake is not None
-            link.wake()
+            self._readers[link.conn] = None
+            self._nursery.start_soon(self._read, link)
 
-    def unwatch_readable(self, link: SocketTransport) -> None:
+    def unwatch_readable(self, link: Watched) -> None:
         """Lets the reader task park itself."""
-        if link.watched:
-            link.watched = False
-            trio.lowlevel.notify_closing(link.sock)  # Ends its wait.
+        trio.lowlevel.notify_closing(link.sock)  # Ends its wait.
 
-    async def _read(self, link: SocketTransport) -> None:
+    async def _read(self, link: Watched) -> None:
         conn, sock = link.conn, link.sock
         while self.links.get(conn) is link:
             if not link.watched:
-                await self._park(link)
+                await self._park(conn)
                 continue
             try:
                 await trio.lowlevel.wait_readable(sock)
@@ -100,26 +96,25 @@ class TrioDriver(Driver):
                 if not link.watched or not link.receive():
                     break
 
-    @staticmethod
-    async def _park(link: SocketTransport) -> None:
-        task = trio.lowlevel.current_task()
-
-        def wake() -> None:
-            link.wake = _nothing
-            trio.lowlevel.reschedule(task)
-
+    async def _park(self, conn: int) -> None:
         def stop(_: object) -> Abort:
-            link.wake = _nothing
+            self._readers[conn] = None
             return Abort.SUCCEEDED
 
-        link.wake = wake
+        self._readers[conn] = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(stop)
 
-    def watch_writable(self, link: SocketTransport) -> None:
+    def _unpark(self, conn: int) -> None:
+        task = self._readers[conn]
+        if task is not None:
+            self._readers[conn] = None
+            trio.lowlevel.reschedule(task)
+
+    def watch_writable(self, link: Watched) -> None:
         """Starts a task that waits for room."""
         self._nursery.start_soon(self._write, link)
 
-    async def _write(self, link: SocketTransport) -> None:
+    async def _write(self, link: Watched) -> None:
         while self.links.get(link.conn) is link:
             try:
                 await trio.lowlevel.wait_writable(link.sock)
@@ -129,15 +124,15 @@ class TrioDriver(Driver):
                 link.writable()
             return
 
-    def unwatch_writable(self, link: SocketTransport) -> None:
+    def unwatch_writable(self, link: Watched) -> None:
         """Nothing to do: the task that waited has ended."""
 
-    def forget(self, link: SocketTransport) -> None:
+    def forget(self, link: Watched) -> None:
         """Ends the waits of its tasks, which then end themselves."""
-        link.watched = False
         trio.lowlevel.notify_closing(link.sock)
-        if link.wake is not None:
-            link.wake()
+        if link.conn in self._readers:
+            self._unpark(link.conn)
+            del self._readers[link.conn]
 
     # ---- listening ------------------------------------------------------------------------------
 
@@ -174,15 +169,11 @@ class TrioDriver(Driver):
         self._token.run_sync_soon(callback)
 
 
-def _nothing() -> None:
-    """The wake-up of a reader that is not parked."""
-
-
 @asynccontextmanager
-async def trio_driver(admission: Admission, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[TrioDriver]:
+async def trio_driver(gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[TrioDriver]:
     """A driver whose tasks end with the block."""
     async with trio.open_nursery() as nursery:
-        driver = TrioDriver(admission, flush_s, unsent_bytes_kernel, nursery)
+        driver = TrioDriver(gate, flush_s, unsent_bytes_kernel, nursery)
         try:
             yield driver
         finally:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from vixws_core.inputs import BytesReceived
 
-from .interface import LINGER_S, READ_BYTES
+from .interface import LINGER_S, READ_BYTES, SocketHost
 from .pieces import JOIN_MAX, Piece, gather
-
-if TYPE_CHECKING:
-    from .driver import Driver
 
 __all__ = ["SocketTransport"]
 
@@ -38,11 +34,10 @@ class SocketTransport:
         "peer",
         "pieces",
         "sock",
-        "wake",
         "watched",
     )
 
-    def __init__(self, driver: Driver, sock: socket.socket, conn: int, peer: str) -> None:
+    def __init__(self, driver: SocketHost, sock: socket.socket, conn: int, peer: str) -> None:
         self.driver = driver
         self.sock = sock
         self.fd = sock.fileno()
@@ -51,9 +46,6 @@ class SocketTransport:
         self.pieces: list[Piece] = []
         self.dirty = False
         self.watched = False
-        """Whether the driver watches for readability."""
-        self.wake: Callable[[], object] | None = None
-        """Set by a driver whose reader is parked."""
         self._finishing = False
         self._lingering = False
         self._ended = False
@@ -82,8 +74,8 @@ class SocketTransport:
             self.driver.failed(self, exc)
         return len(data) == READ_BYTES
 
-    def flush(self) -> None:
-        """Writes until the kernel takes no more; then the driver is asked to watch for room."""
+    def flush(self) -> bool:
+        """Writes until the kernel takes no more (True); then the driver is asked to watch for room."""
         pieces = self.pieces
         if pieces:
             if len(pieces) == 1:
@@ -91,26 +83,26 @@ class SocketTransport:
             elif sum(map(len, pieces)) <= JOIN_MAX:
                 data = b"".join(pieces)
             else:
-                self._flush_many()
-                return
+                return self._flush_many()
             try:
                 count = self.sock.send(data)
             except (BlockingIOError, InterruptedError):
                 count = 0
             except OSError as exc:
                 self.driver.lost(self, f"write failed: {exc}")
-                return
+                return False
             if count:
                 self.driver.flushed.append((self.conn, count))
             if count < len(data):
                 pieces[:] = (memoryview(data)[count:],)
-                self._wait_for_room()
-                return
+                self.driver.watch_writable(self)
+                return True
             pieces.clear()
         if self._finishing:
             self._linger()
+        return False
 
-    def _flush_many(self) -> None:
+    def _flush_many(self) -> bool:
         chunks = gather(self.pieces)
         sent = first = 0
         try:
@@ -127,34 +119,32 @@ class SocketTransport:
             pass
         except OSError as exc:
             self.driver.lost(self, f"write failed: {exc}")
-            return
+            return False
         if sent:
             self.driver.flushed.append((self.conn, sent))
         self.pieces[:] = chunks[first:]
         if self.pieces:
-            self._wait_for_room()
-        elif self._finishing:
+            self.driver.watch_writable(self)
+            return True
+        if self._finishing:
             self._linger()
-
-    def _wait_for_room(self) -> None:
-        self.dirty = True  # No tick flushes it until the kernel has room.
-        self.driver.watch_writable(self)
+        return False
 
     def writable(self) -> None:
         """The kernel has room again."""
         self.driver.unwatch_writable(self)
-        self.dirty = False
-        self.flush()
-        self.driver.wake()
+        self.driver.flush(self)
 
     def pause(self) -> None:
         """Stops reading, unless the connection is ending."""
         if self.watched and not self._lingering:
+            self.watched = False
             self.driver.unwatch_readable(self)
 
     def resume(self) -> None:
         """Reads on."""
         if not self.watched and not self._ended:
+            self.watched = True
             self.driver.watch_readable(self)
 
     def finish(self) -> None:
@@ -165,6 +155,13 @@ class SocketTransport:
     def abort(self, reason: str = "the peer took too long to read our last bytes") -> None:
         """Closes the socket at once."""
         self.driver.lost(self, reason)
+
+    def close(self) -> None:
+        """Closes the socket; what was not written is dropped."""
+        self.pieces.clear()
+        self.watched = False
+        self.driver.forget(self)
+        self.sock.close()
 
     def _linger(self) -> None:
         """Our side is done: says so, and reads on for a moment, or the kernel might drop what we sent last."""
@@ -188,6 +185,7 @@ class SocketTransport:
     def _end_of_stream(self) -> None:
         self._ended = True
         if self._finishing:
+            self.watched = False
             self.driver.unwatch_readable(self)  # What is left to write is written first.
             return
         self.driver.lost(self, "the peer ended the connection")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import anyio
 from anyio.abc import ByteStream
 
 from vixws_core.inputs import BytesReceived
 
-from .interface import LINGER_S, READ_BYTES
+from .interface import LINGER_S, READ_BYTES, Host
 from .pieces import Piece, gather
-
-if TYPE_CHECKING:
-    from .driver import Driver
 
 __all__ = ["StreamTransport"]
 
@@ -21,7 +16,7 @@ __all__ = ["StreamTransport"]
 class StreamTransport:
     """Any anyio byte stream. `run` reads and writes until the connection ends, then tells so, once."""
 
-    def __init__(self, driver: Driver, stream: ByteStream, conn: int, peer: str) -> None:
+    def __init__(self, driver: Host, stream: ByteStream, conn: int, peer: str) -> None:
         self.driver = driver
         self.stream = stream
         self.conn = conn
@@ -35,10 +30,10 @@ class StreamTransport:
         self._scope = anyio.CancelScope()
         self._reason = "closed"
 
-    def flush(self) -> None:
-        """Wakes the writer."""
-        self.dirty = True  # The writer takes all that comes until it is done.
+    def flush(self) -> bool:
+        """Wakes the writer, which takes all that comes until it is done."""
         self._work.set()
+        return False
 
     def pause(self) -> None:
         """Stops reading after the current read."""
@@ -57,6 +52,11 @@ class StreamTransport:
     def abort(self, reason: str = "the peer took too long to read our last bytes") -> None:
         """Cancels both tasks, which closes the stream."""
         self._reason = reason
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """Drops what was not written, and ends both tasks where they still run."""
+        self.pieces.clear()
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -103,7 +103,6 @@ class StreamTransport:
                 elif self._finishing:
                     return
                 else:
-                    self.dirty = False
                     self._work = anyio.Event()
                     await self._work.wait()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
