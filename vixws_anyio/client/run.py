@@ -84,7 +84,7 @@ class ClientRun:
 
     def start(self, tasks: TaskGroup, tls: ssl.SSLContext | None) -> None:
         """Begins to connect; all its tasks run in `tasks`."""
-        self._driver = ClientDriver(tasks, self.machine, tls)
+        self._driver = ClientDriver(tasks, tls)
         self._pump = Pump(self.machine, time.monotonic, (self._driver,), self._calls())
         self._driver.attach(self._pump)
         tasks.start_soon(self.dispatcher.run, tasks.cancel_scope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 from anyio.abc import ByteStream
 
@@ -14,15 +16,19 @@ __all__ = ["StreamTransport"]
 
 
 class StreamTransport:
-    """Any anyio byte stream. `run` reads and writes until the connection ends, then tells so, once."""
+    """Any anyio byte stream, a server's or a client's. `run` reads and writes until it ends, then tells so, once.
 
-    def __init__(self, driver: Host, stream: ByteStream, conn: int, peer: str) -> None:
+    `far` is what reasons call the other side.
+    """
+
+    def __init__(self, driver: Host, stream: ByteStream, conn: int, peer: str, *, far: str = "the peer") -> None:
         self.driver = driver
         self.stream = stream
         self.conn = conn
         self.peer = peer
         self.pieces: list[Piece] = []
         self.dirty = False
+        self._far = far
         self._finishing = False
         self._work = anyio.Event()
         self._may_read = anyio.Event()
@@ -47,9 +53,10 @@ class StreamTransport:
     def finish(self) -> None:
         """Ends the connection once `pieces` are written, and after `flush_s` in any case."""
         self._finishing = True
-        self.driver.later(self.driver.flush_s, self.abort)
+        too_long = f"{self._far} took too long to read our last bytes"
+        self.driver.later(self.driver.flush_s, partial(self.abort, too_long))
 
-    def abort(self, reason: str = "the peer took too long to read our last bytes") -> None:
+    def abort(self, reason: str) -> None:
         """Cancels both tasks, which closes the stream."""
         self._reason = reason
         self._scope.cancel()
@@ -82,7 +89,7 @@ class StreamTransport:
                 if not self._finishing:
                     self.driver.put(BytesReceived(self.conn, data))
         except anyio.EndOfStream:
-            self._reason = "the peer ended the connection"
+            self._reason = f"{self._far} ended the connection"
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             self._reason = f"read failed: {exc}"
         except Exception as exc:
