@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import os
 import signal
-import ssl
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import quote
 
 import anyio
-from anyio.abc import TaskStatus
 
 from vixws_core.errors import LocalError
 from vixws_core.protocols import Consumer, MessageStore
 
 from ..config.config import Config, ConfigError, show
-from ..server.server import Listening, Server
+from ..logs import log
+from ..server.runtime import Listening
+from ..server.server import Server
+from ..server.signals import signals_heeded
+from ..server.tls import load_certificate, server_context
 from .terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 
 __all__ = ["find_application", "heed_signals", "leave", "serve"]
-
-log = logging.getLogger("vixws")
 
 
 def leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -97,7 +96,7 @@ def serve(
         server.metrics = make_metrics()
     server.config = config
     if config.tls_cert is not None:
-        server.tls = _tls(config)
+        server.tls = server_context(config)
     announced: list[Listening] = []
 
     def ready(listening: Listening) -> None:
@@ -121,24 +120,8 @@ def heed_signals(handler: Callable[[int, FrameType | None], object] | signal.Han
 
 
 async def _run(server: Server, config: Config, ready: Callable[[Listening], None]) -> None:
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(_watch_signals, server, config)
+    async with signals_heeded(server.stop, partial(_reload, server, config)):
         await server.serve(ready=ready)
-        tasks.cancel_scope.cancel()
-
-
-async def _watch_signals(server: Server, config: Config, *, task_status: TaskStatus[None]) -> None:
-    """SIGTERM and SIGINT: drain, and at once the second time. SIGHUP: read the certificate again."""
-    stopping = False
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGHUP:
-                _reload(server, config)
-                continue
-            log.info("%s: %s", signal.Signals(number).name, "stopping now" if stopping else "stopping")
-            server.stop(now=stopping)
-            stopping = True
 
 
 def _announce(listening: Listening, store: str) -> None:
@@ -186,44 +169,14 @@ def _url_of(store: MessageStore) -> str:
     return "memory://" if store.durable == "memory" else type(store).__name__
 
 
-# ---- TLS --------------------------------------------------------------------------------------------
-
-
-def _tls(config: Config) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, config)
-    return context
-
-
-def _load(context: ssl.SSLContext, config: Config) -> None:
-    """Reads the certificate. Raises: `ConfigError`, one line that names the file."""
-    assert config.tls_cert is not None
-    for field, path in (("tls_cert", config.tls_cert), ("tls_key", config.tls_key)):
-        assert path is not None
-        try:
-            Path(path).read_bytes()
-        except OSError as exc:
-            raise ConfigError(
-                f"{config.place(field)}: expected a readable PEM file, got {path}: {exc.strerror}"
-            ) from None
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key, password="")  # Never asks at a terminal.
-    except ssl.SSLError as exc:
-        raise ConfigError(
-            f"{config.place('tls_cert')}: expected a certificate and its key in PEM, got {config.tls_cert}"
-            f" and {config.tls_key}: {exc.reason or exc}"
-        ) from None
-
-
 def _reload(server: Server, config: Config) -> None:
     """Reads the certificate again, for new connections; keeps the old one where it cannot be used."""
     if server.tls is None or config.tls_cert is None:
         log.info("SIGHUP: nothing to reload, as TLS is off")
         return
     try:
-        _load(_tls(config), config)  # A bad file must not leave the live context half loaded.
-        _load(server.tls, config)
+        server_context(config)  # A bad file must not leave the live context half loaded.
+        load_certificate(server.tls, config)
     except ConfigError as exc:
         log.error("SIGHUP: the old certificate stays: %s", exc)
     else:

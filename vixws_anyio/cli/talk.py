@@ -25,6 +25,7 @@ from vixws_core.wire.envelope import client_message
 
 from ..client.client import Client
 from ..client.errors import ClientEnded, ClientError
+from ..logs import log
 from .messages import print_message
 from .terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
 
@@ -38,8 +39,6 @@ WHY: Final = "why"
 """The `ref` of a publish that is sent only to hear why it has no answer."""
 LINE_BYTES_MAX: Final = 67_108_864
 """Longest line of stdin; no server takes larger messages."""
-
-log = logging.getLogger("vixws")
 
 RoomEvent = RoomJoined | RoomLive | RoomGap | RoomReset | RoomLeft
 

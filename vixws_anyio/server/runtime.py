@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import signal
 import socket
 import ssl
 import time
@@ -19,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
-from anyio.abc import ByteStream, SocketStream, TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
@@ -34,13 +33,14 @@ from vixws_core.log import LogExecutor, PureLog
 from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.pump import Pump
 
-from ..logs import clean, log, report
+from ..logs import log, report
 from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
 from ..transport.stream import StreamTransport
 from .admission import Admission, AdmissionLimits, open_files_max
 from .listeners import MetricsListener, bind, host_text, port_of
 from .pages import OwnPage, pages
+from .tls import shake_hands
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
@@ -213,7 +213,7 @@ class Runtime:
 
     # ---- serving --------------------------------------------------------------------------------
 
-    async def serve(self, announce: Callable[[Listening], object], *, signals: bool = False) -> None:
+    async def serve(self, announce: Callable[[Listening], object]) -> None:
         """Binds, opens the store, serves until `stop` or cancellation, and leaves nothing behind."""
         settings = self._settings
         sockets = bind(settings.host, settings.port)
@@ -227,7 +227,7 @@ class Runtime:
             )
             async with store:
                 try:
-                    await self._serve(sockets, metrics_sockets, announce, signals)
+                    await self._serve(sockets, metrics_sockets, announce)
                 finally:
                     self._end()
         finally:
@@ -239,7 +239,6 @@ class Runtime:
         sockets: list[socket.socket],
         metrics_sockets: list[socket.socket],
         announce: Callable[[Listening], object],
-        signals: bool,
     ) -> None:
         settings = self._settings
         async with driver_for(self._admission, settings.hub.close_timeout_s, settings.unsent_bytes_kernel) as driver:
@@ -255,8 +254,6 @@ class Runtime:
                         self._handlers = handlers
                         for sock in sockets:
                             driver.listen(sock, self._taken(sock in metrics_sockets))
-                        if signals:
-                            await base.start(self._watch_signals)
                         announce(self._listening(sockets, metrics_sockets))
                         await self._stopping.wait()
                         await self._drain(driver, handlers)
@@ -329,13 +326,6 @@ class Runtime:
                 self._handlers.cancel_scope.cancel()
         self._stopping.set()
 
-    async def _watch_signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            task_status.started()
-            async for number in received:
-                log.info("stopping: %s", signal.Signals(number).name)
-                self.stop(now=self._draining)
-
     # ---- what was accepted ----------------------------------------------------------------------
 
     def _taken(self, for_metrics: bool) -> Callable[[socket.socket, str], object]:
@@ -357,35 +347,22 @@ class Runtime:
         if conn is None:
             sock.close()  # It waits for a handshake; there is nothing it would understand.
         else:
-            self._start(self._shake_hands, sock, conn, peer)
+            self._start(self._serve_tls, sock, conn, peer)
 
     def _start(self, function: Callable[..., Any], *args: Any) -> None:
         assert self._base is not None
         self._base.start_soon(function, *args)
 
-    async def _shake_hands(self, sock: socket.socket, conn: int, peer: str) -> None:
-        driver = self._driver
+    async def _serve_tls(self, sock: socket.socket, conn: int, peer: str) -> None:
+        driver, context = self._driver, self._settings.tls
         assert driver is not None
-        stream: SocketStream | None = None
+        assert context is not None
         secured: TLSStream | None = None
         try:
-            stream = await SocketStream.from_socket(sock)
-            with anyio.fail_after(self._settings.hub.handshake_timeout_s):
-                secured = await TLSStream.wrap(
-                    stream, server_side=True, ssl_context=self._settings.tls, standard_compatible=False
-                )
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError) as exc:
-            log.info("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)))
-        except Exception as exc:  # Whatever OpenSSL says to a stranger's bytes ends only this connection.
-            log.error("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)), exc_info=exc)
+            secured = await shake_hands(sock, peer, context, self._settings.hub.handshake_timeout_s)
         finally:
             if secured is None:
                 self._admission.release(conn)
-                if stream is None:
-                    sock.close()
-                else:
-                    with anyio.CancelScope(shield=True):
-                        await anyio.aclose_forcefully(stream)
         if secured is not None:
             await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
 

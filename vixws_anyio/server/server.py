@@ -6,6 +6,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
@@ -26,8 +27,10 @@ from ..config.config import Config
 from .admission import AdmissionLimits
 from .pages import HEALTH, OwnPage
 from .runtime import Listening, Runtime, Settings
+from .signals import signals_heeded
+from .tls import server_context
 
-__all__ = ["Listening", "Server"]
+__all__ = ["Server"]
 
 Function = TypeVar("Function", bound=OwnPage)
 
@@ -162,7 +165,8 @@ class Server(Router):
 
         self._run = run = Runtime(settings, self._routes, self.store, self.metrics)
         try:
-            await run.serve(announce, signals=signals)
+            async with signals_heeded(self.stop) if signals else nullcontext():
+                await run.serve(announce)
         except BaseExceptionGroup as exc:
             cause = only_cause(exc)
             if cause is None:
@@ -326,13 +330,7 @@ def hub_values(hub: HubConfig) -> dict[str, Any]:
 def settings_of(
     config: Config, tls: ssl.SSLContext | None, store: MessageStore | None, own_pages: Mapping[str, OwnPage]
 ) -> Settings:
-    """What a run is started with. Raises: `LocalError` for a certificate or key that cannot be used."""
-    if tls is None and config.tls_cert is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            tls.load_cert_chain(config.tls_cert, config.tls_key)
-        except (OSError, ValueError) as exc:
-            raise LocalError(f"cannot use the certificate {config.tls_cert!r} with its key: {exc}") from exc
+    """What a run is started with. Raises: `ConfigError` for a certificate or key that cannot be used."""
     return Settings(
         hub=config.hub("memory" if store is None else store.durable),
         host=config.host,
@@ -347,6 +345,6 @@ def settings_of(
         ),
         unsent_bytes_kernel=config.send_buffer_bytes,
         metrics_address=config.metrics_address,
-        tls=tls,
+        tls=server_context(config) if tls is None else tls,
         pages=own_pages,
     )
