@@ -142,10 +142,7 @@ class Client:
 
     def on_room(self, function: Function, /) -> Function:
         """Registers `handler(client, event)` for `RoomJoined RoomLive RoomGap RoomReset RoomLeft`."""
-        if self._router.room is not None:
-            raise LocalError(f"one handler for this event, {self._router.room.name!r} is registered")
-        self._router.room = Handler(function)
-        return function
+        return self._router.on_room(function)
 
     # ---- its life -------------------------------------------------------------------------------
 

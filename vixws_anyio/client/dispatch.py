@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from vixws_core.app.router import BadPayload, Handler, Router
 from vixws_core.client import ClientClosed, ClientMessage, ClientOpened
+from vixws_core.errors import LocalError
 
 from ..logs import clean, log
 
 __all__ = ["ClientRouter", "Dispatcher"]
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 GOODBYE_S = 1.0
 """Seconds for the closing handshake after a handler failed."""
@@ -27,6 +30,13 @@ class ClientRouter(Router):
     def __init__(self) -> None:
         super().__init__()
         self.room: Handler | None = None
+
+    def on_room(self, function: Function, /) -> Function:
+        """Registers `handler(client, event)` for events of rooms. Raises: `LocalError` where there is one."""
+        if self.room is not None:
+            raise LocalError(f"one handler for this event, {self.room.name!r} is registered")
+        self.room = Handler(function)
+        return function
 
 
 class Dispatcher:

@@ -184,6 +184,15 @@ class Room:
             self._handled(self._current)
         self._leave()
 
+    def begin(self, joined: RoomJoined) -> None:
+        """The server let us in; what is stored comes first."""
+        self.joined = joined
+        self.live = False
+
+    def catch_up(self) -> None:
+        """All that was stored at the join has arrived."""
+        self.live = True
+
     def put(self, message: ClientMessage) -> None:
         """A message arrived."""
         self._messages.append(message)

@@ -186,14 +186,13 @@ class ClientRun:
     def _told_joined(self, told: RoomJoined) -> None:
         room = self.rooms.get(told.room)
         if room is not None:
-            room.joined = told
-            room.live = False
+            room.begin(told)
         self._settle_join(told)
 
     def _told_live(self, told: RoomLive) -> None:
         room = self.rooms.get(told.room)
         if room is not None:
-            room.live = True
+            room.catch_up()
         self.dispatcher.put(told)
 
     def _told_left(self, told: RoomLeft) -> None:
