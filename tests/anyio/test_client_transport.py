@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator
@@ -15,7 +16,7 @@ import pytest
 from anyio.abc import TaskGroup
 
 from vixws_anyio.client.transport import ClientDriver
-from vixws_core.client import OpenTransport, TransportOpened
+from vixws_core.client import OpenTransport, TransportFailed, TransportOpened
 from vixws_core.effects import CloseTransport, SendBytes
 from vixws_core.inputs import BytesReceived, Disconnected
 from vixws_core.pump import Pump
@@ -102,6 +103,17 @@ async def test_an_attempt_is_given_up_in_the_middle_of_its_handshake() -> None:
 
     assert len(hello) == 16
     assert told == [Disconnected(1, "closed")]
+
+
+async def test_a_handshake_that_the_server_cuts_is_told_with_its_cause() -> None:
+    async with listening() as (rig, listener, port):
+        rig.ask(OpenTransport(1, "127.0.0.1", port, True))
+        async with accepted(listener) as peer:
+            await anyio.to_thread.run_sync(peer.recv, 1 << 16)
+        told = await rig.wait_told(2)
+
+    assert [type(input) for input in told] == [TransportFailed, Disconnected]
+    assert re.fullmatch(rf"TLS with 127\.0\.0\.1:{port} failed: .+", told[0].reason)
 
 
 @pytest.mark.parametrize("abort", [True, False])

@@ -167,7 +167,7 @@ class ClientDriver:
             await anyio.lowlevel.checkpoint()  # The last moment to give up.
         except (anyio.BrokenResourceError, anyio.EndOfStream, OSError, ValueError) as exc:
             what = "TLS with" if plain is not None else "connecting to"
-            self.put(TransportFailed(asked.conn, f"{what} {host}:{port} failed: {exc or repr(exc)}"))
+            self.put(TransportFailed(asked.conn, f"{what} {host}:{port} failed: {str(exc) or repr(exc)}"))
             if plain is not None:
                 await anyio.aclose_forcefully(plain)
             return None

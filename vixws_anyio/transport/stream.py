@@ -91,7 +91,7 @@ class StreamTransport:
         except anyio.EndOfStream:
             self._reason = f"{self._far} ended the connection"
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
-            self._reason = f"read failed: {exc}"
+            self._reason = f"read failed: {str(exc) or repr(exc)}"
         except Exception as exc:
             self.driver.failed(self, exc)
         if not self._finishing:
@@ -113,7 +113,7 @@ class StreamTransport:
                     self._work = anyio.Event()
                     await self._work.wait()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
-            self._reason = f"write failed: {exc}"
+            self._reason = f"write failed: {str(exc) or repr(exc)}"
             self._scope.cancel()
         except Exception as exc:  # Somebody else's stream; it must not take the others along.
             self.driver.failed(self, exc)
