@@ -4,6 +4,7 @@ import selectors
 import socket
 import time
 from itertools import count
+from typing import Any
 
 from vixws_core import Hub, Pump, effects, inputs
 
@@ -31,7 +32,7 @@ class Transport:
 
 
 calls = {effects.Requested: lambda told: pump.do(inputs.Accept(told.conn, typed=False)), effects.Opened: repeat}
-pump: Pump = Pump(Hub(), time.monotonic, [Transport()], calls | {effects.MessageReceived: repeat})
+pump: Pump[Any, Any] = Pump(Hub(), time.monotonic, [Transport()], calls | {effects.MessageReceived: repeat})
 while True:
     with selectors.DefaultSelector() as selector:
         for conn, sock in [(0, listener), *socks.items()]:

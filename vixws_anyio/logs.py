@@ -6,7 +6,7 @@ import logging
 
 __all__ = ["clean", "log", "report"]
 
-log = logging.getLogger("vixws")
+log: logging.Logger = logging.getLogger("vixws")
 
 
 def clean(text: object, limit: int = 200) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeVar
 
-from .effects import Effect
-from .inputs import Input
-from .protocols import Consumer
+__all__ = ["Door", "Pump", "Watcher"]
 
-__all__ = ["Door", "Pump"]
-
-_See: TypeAlias = Callable[[float, Any, list[Any]], None]
+In = TypeVar("In")
+Out = TypeVar("Out")
+In_contra = TypeVar("In_contra", contravariant=True)
 
 
-class Door(Protocol):
+class Door(Protocol[In_contra, Out]):
     """What a pump drives: a hub, or a client's machine."""
 
-    def handle(self, input: Any, now: float, /) -> list[Any]:
+    def handle(self, input: In_contra, now: float, /) -> list[Out]:
         """Takes one input and returns what must be done, in order."""
         ...
 
@@ -27,7 +25,15 @@ class Door(Protocol):
         ...
 
 
-class Pump:
+class Watcher(Protocol[In_contra, Out]):
+    """Sees every step that passes a door, in order; `protocols.Consumer` is a hub's. Must not raise or wait."""
+
+    def see(self, now: float, input: In_contra, effects: list[Out], /) -> None:
+        """Takes note of one step. `effects` is not to be changed."""
+        ...
+
+
+class Pump(Generic[In, Out]):
     """Drives one door. Belongs to one thread; nothing re-enters the door.
 
     `clock` returns monotonic seconds. After each step every consumer sees it, in the order given; one that has
@@ -41,25 +47,27 @@ class Pump:
 
     def __init__(
         self,
-        door: Door,
+        door: Door[In, Out],
         clock: Callable[[], float],
-        consumers: Sequence[Consumer] = (),
+        consumers: Sequence[Watcher[In, Out]] = (),
         calls: Mapping[Any, Callable[[Any], object]] | None = None,
     ) -> None:
-        self.door: Door = door
+        self.door: Door[In, Out] = door
         self.clock: Callable[[], float] = clock
         self._calls = dict(calls or {})
-        self._inputs: deque[Input] = deque()
-        self._waiting: deque[tuple[Callable[[Any], object], Effect]] = deque()
+        self._inputs: deque[In] = deque()
+        self._waiting: deque[tuple[Callable[[Any], object], Out]] = deque()
         self._running = False
         self._marks: dict[Any, int] = dict.fromkeys(self._calls, 1)
         """Bits that a type of effect sets: the first where it has a call, one for each consumer that asks for it."""
         self._sees = self._tables(consumers)
         """Who sees a step, by the bits that its effects set, without the first."""
 
-    def _tables(self, consumers: Sequence[Consumer]) -> tuple[tuple[_See, ...], ...]:
+    def _tables(
+        self, consumers: Sequence[Watcher[In, Out]]
+    ) -> tuple[tuple[Callable[[float, In, list[Out]], None], ...], ...]:
         size = 1
-        chosen: list[tuple[int, _See]] = []
+        chosen: list[tuple[int, Callable[[float, In, list[Out]], None]]] = []
         for consumer in consumers:
             kinds: Collection[type[Any]] | None = getattr(consumer, "sees_only", None)
             if kinds is None:
@@ -71,7 +79,7 @@ class Pump:
                 self._marks[kind] = self._marks.get(kind, 0) | size
         return tuple(tuple(see for bit, see in chosen if not bit or bit & bits) for bits in range(size))
 
-    def put(self, *inputs: Input) -> None:
+    def put(self, *inputs: In) -> None:
         """Hands inputs in. Returns when all is done, unless the pump is running already: then they wait in line."""
         self._inputs.extend(inputs)
         if self._running:
@@ -89,7 +97,7 @@ class Pump:
         finally:
             self._running = False
 
-    def do(self, command: Input) -> list[Effect]:
+    def do(self, command: In) -> list[Out]:
         """Runs one command at once and returns its effects; what else that causes runs after the current call.
 
         For applications: from a callback, or from outside while nothing runs. Never from a consumer.
@@ -105,9 +113,9 @@ class Pump:
             self.put()
         return effects
 
-    def _step(self, input: Input) -> list[Effect]:
+    def _step(self, input: In) -> list[Out]:
         now = self.clock()
-        effects: list[Effect] = self.door.handle(input, now)
+        effects = self.door.handle(input, now)
         marks, bits = self._marks, 0
         for effect in effects:
             bits |= marks.get(type(effect), 0)

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from vixws_anyio.client.transport import ClientDriver
 from vixws_core.client import OpenTransport, TransportFailed, TransportOpened
 from vixws_core.effects import CloseTransport, SendBytes
-from vixws_core.inputs import BytesReceived, Disconnected
+from vixws_core.inputs import BytesReceived, Disconnected, TimePassed
 from vixws_core.pump import Pump
 
 from .rig import PATIENCE_S
@@ -52,7 +52,7 @@ class Rig:
         self.driver.attach(Pump(self.told, monotonic, (self.driver,)))
 
     def ask(self, *effects: Any) -> None:
-        self.driver.see(monotonic(), None, effects)
+        self.driver.see(monotonic(), TimePassed(), effects)
 
     async def wait_told(self, count: int) -> list[Any]:
         with anyio.fail_after(PATIENCE_S):

@@ -109,7 +109,7 @@ class AppRig:
         self.reports: list[tuple[Session | None, Exception, str]] = []
         self.waiting: list[tuple[Steps, Waiting]] = []
         self.peers: dict[int, AppPeer] = {}
-        self.pump: Pump
+        self.pump: Pump[Input, Effect]
         self.app = App(
             self.hub,
             lambda command: self.pump.do(command),

@@ -140,11 +140,11 @@ class _Waiting:
     __slots__ = ("asked", "due", "mid", "number", "payload")
 
     def __init__(self, number: int, payload: bytes, due: float) -> None:
-        self.number = number
-        self.payload = payload
-        self.due = due
+        self.number: int = number
+        self.payload: bytes = payload
+        self.due: float = due
         self.mid = secrets.token_hex(16)
-        self.asked = False
+        self.asked: bool = False
         """Whether the server was asked why."""
 
 
@@ -263,8 +263,8 @@ class _Lines:
         self._client = client
         self._timeout_s: float = arguments.timeout
         self._sender = _Sender(client, arguments, self._settled)
-        self.stored = 0
-        self.failed = 0
+        self.stored: int = 0
+        self.failed: int = 0
         self._unread = ""
         self._progress = Progress(sys.stdin.buffer, sys.stderr)
 

@@ -42,7 +42,7 @@ class CommandFailed(Exception):
 
     def __init__(self, message: str, code: int = USAGE) -> None:
         super().__init__(message)
-        self.code = code
+        self.code: int = code
 
 
 def one_line(text: object) -> str:

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import anyio
 
-from vixws_core.app.router import Handler
 from vixws_core.client import (
     ClientCancel,
     ClientConfig,
@@ -32,6 +31,7 @@ from vixws_core.client import (
     RoomLeft,
     ServerRefused,
 )
+from vixws_core.codes import CLOSE_GOING_AWAY, CLOSE_NORMAL
 from vixws_core.effects import Published
 from vixws_core.errors import LocalError
 from vixws_core.message import JsonMessage, payload_json
@@ -176,14 +176,14 @@ class Client:
                 with anyio.move_on_after(run.machine.config.close_timeout_s):
                     await run.dispatcher.done.wait()
             finally:
-                run.stop(1001, "")
+                run.stop(CLOSE_GOING_AWAY, "")
                 tasks.cancel_scope.cancel()
         if run.dispatcher.failure is not None:
             raise run.dispatcher.failure
         if failure is not None:
             raise failure
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
         """Closes and stays closed; returns when the server has answered, after 5 s in any case."""
         self._run.stop(code, reason)
         if self._life is not None or self._run.ended is None:

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from vixws_core.app.router import BadPayload, Handler, Router
 from vixws_core.client import ClientClosed, ClientMessage, ClientOpened
+from vixws_core.codes import CLOSE_SERVER_FAULT
 from vixws_core.errors import LocalError
 
 from ..logs import clean, log
@@ -63,7 +64,7 @@ class Dispatcher:
         self._news = anyio.Event()
         self.failure: Exception | None = None
         """The exception of a handler that ended the client."""
-        self.done = anyio.Event()
+        self.done: anyio.Event = anyio.Event()
         """Set when the last event is dealt with."""
 
     def put(self, event: Any) -> None:
@@ -99,7 +100,7 @@ class Dispatcher:
             self.failure = exc
         except Exception as second:
             self.failure = second
-        self._stop(1011, "a handler failed")
+        self._stop(CLOSE_SERVER_FAULT, "a handler failed")
         with anyio.move_on_after(GOODBYE_S):
             await self._over.wait()
         return False

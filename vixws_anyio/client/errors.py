@@ -10,8 +10,8 @@ class ClientError(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
-        self.message = message
+        self.code: str = code
+        self.message: str = message
 
 
 class PublishError(ClientError):
@@ -31,5 +31,5 @@ class ClientEnded(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"the client has ended with {code}{f': {reason}' if reason else ''}")
-        self.code = code
-        self.reason = reason
+        self.code: int = code
+        self.reason: str = reason

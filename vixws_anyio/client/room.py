@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from vixws_core.client import ClientMessage, RoomJoined
+from vixws_core.codes import BAD_MESSAGE
 from vixws_core.errors import LocalError
 from vixws_core.inputs import Since
 from vixws_core.message import StoredMessage
@@ -72,7 +73,7 @@ def read_history(room: str, payload: bytes) -> History:
     try:
         page = _PAGES.decode(payload)
     except (ValueError, RecursionError) as exc:
-        raise RequestError("bad_message", f"expected a page of messages: {exc}") from None
+        raise RequestError(BAD_MESSAGE, f"expected a page of messages: {exc}") from None
     rows = (
         StoredMessage(e.id, e.kind, room, e.type, e.ts, bytes(e.payload), e.ep, e.off, e.mid, e.sender)
         for e in page.messages
@@ -85,7 +86,7 @@ def read_position(payload: bytes) -> RoomPosition:
     try:
         return _POSITIONS.decode(payload)
     except ValueError as exc:
-        raise RequestError("bad_message", f"expected a position: {exc}") from None
+        raise RequestError(BAD_MESSAGE, f"expected a position: {exc}") from None
 
 
 def since_of(value: SinceLike | None) -> Since | None:
@@ -138,10 +139,10 @@ class Room:
         handled: Callable[[int], object],
         leave: Callable[[], object],
     ) -> None:
-        self.name = name
+        self.name: str = name
         self.joined: RoomJoined | None = None
         """What the server said to the newest join; `recovered` False after a reconnect: something was missed."""
-        self.live = False
+        self.live: bool = False
         """Whether all that was stored at the join has arrived."""
         self._begin = begin
         self._handled = handled
@@ -151,7 +152,7 @@ class Room:
         self._wake = anyio.Event()
         self._over = False
         self._error: Exception | None = None
-        self.iterated = False
+        self.iterated: bool = False
 
     def __aiter__(self) -> Room:
         return self

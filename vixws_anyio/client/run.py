@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from vixws_core.client import (
     ClientClosed,
+    ClientEffect,
     ClientInput,
     ClientMachine,
     ClientMessage,
@@ -64,22 +65,22 @@ class ClientRun:
     """From `start` to the machine's last word. `client` is what handlers take first."""
 
     def __init__(self, client: object, machine: ClientMachine, router: ClientRouter) -> None:
-        self.machine = machine
+        self.machine: ClientMachine = machine
         self.welcome: ClientOpened | None = None
-        self.close_code = 0
-        self.close_reason = ""
+        self.close_code: int = 0
+        self.close_reason: str = ""
         self.refused: ServerRefused | None = None
         self.ended: ClientEnded | None = None
         """Set once the client has stopped for good."""
-        self.over = anyio.Event()
+        self.over: anyio.Event = anyio.Event()
         self.rooms: dict[str, Room] = {}
         self.joins: dict[str, Waiter] = {}
         self.publishes: dict[int, Waiter] = {}
         self.questions: dict[int, Waiter] = {}
-        self.dispatcher = Dispatcher(client, router, self.handled, self.stop, self.over)
+        self.dispatcher: Dispatcher = Dispatcher(client, router, self.handled, self.stop, self.over)
         self._opened = anyio.Event()
         self._stopping = False
-        self._pump: Pump | None = None
+        self._pump: Pump[ClientInput, ClientEffect] | None = None
         self._driver: ClientDriver | None = None
 
     def start(self, tasks: TaskGroup, tls: ssl.SSLContext | None) -> None:
@@ -103,12 +104,12 @@ class ClientRun:
         """Runs one ask at once. Raises: `LocalError` where it cannot be carried out."""
         self.check()
         assert self._pump is not None
-        self._pump.do(ask)  # type: ignore[arg-type] # What a pump takes is what its door takes.
+        self._pump.do(ask)
 
     def handled(self, number: int) -> None:
         """A message is done with."""
         if self._pump is not None:
-            self._pump.do(MessageHandled(number))  # type: ignore[arg-type] # as above
+            self._pump.do(MessageHandled(number))
 
     def stop(self, code: int, reason: str) -> None:
         """Begins to close; nothing happens where it has ended."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
-from vixws_core.client import OpenTransport, TransportFailed, TransportOpened
+from vixws_core.client import ClientEffect, ClientInput, OpenTransport, TransportFailed, TransportOpened
 from vixws_core.effects import CloseTransport, PauseReading, ResumeReading, SendBytes
 from vixws_core.inputs import Disconnected, TimePassed
 from vixws_core.pump import Pump
@@ -35,11 +35,11 @@ class ClientDriver:
     """
 
     def __init__(self, tasks: TaskGroup, tls: ssl.SSLContext | None) -> None:
-        self.flush_s = FLUSH_S
+        self.flush_s: float = FLUSH_S
         self.flushed: list[tuple[int, int]] = []
         self._tasks = tasks
         self._tls = tls
-        self._pump: Pump | None = None
+        self._pump: Pump[ClientInput, ClientEffect] | None = None
         self._attempts: dict[int, anyio.CancelScope] = {}
         self._links: dict[int, StreamTransport] = {}
         self._unsent: dict[int, int] = {}
@@ -48,14 +48,14 @@ class ClientDriver:
         self._armed = float("inf")
         self._sooner = anyio.Event()
 
-    def attach(self, pump: Pump) -> None:
+    def attach(self, pump: Pump[ClientInput, ClientEffect]) -> None:
         """Names the pump that inputs go to, and begins to keep time."""
         self._pump = pump
         self._tasks.start_soon(self._keep_time)
 
     # ---- the consumer ---------------------------------------------------------------------------
 
-    def see(self, now: float, input: Any, effects: Sequence[Any]) -> None:
+    def see(self, now: float, input: ClientInput, effects: Sequence[ClientEffect]) -> None:
         """Carries out the transport asks of one step."""
         for effect in effects:
             if isinstance(effect, SendBytes):
@@ -106,7 +106,7 @@ class ClientDriver:
 
     # ---- what its connections ask for -----------------------------------------------------------
 
-    def put(self, *inputs: Any) -> None:
+    def put(self, *inputs: ClientInput) -> None:
         """Hands inputs to the machine."""
         assert self._pump is not None
         self._pump.put(*inputs)

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from math import inf
 from typing import Final
 
+from vixws_core.bucket import TokenBucket
+
 __all__ = ["Admission", "AdmissionLimits", "open_files_max"]
 
 ADDRESSES_MAX: Final = 65_536
@@ -35,12 +37,13 @@ class AdmissionLimits:
 
 
 class _Address:
-    __slots__ = ("at", "connections", "tokens")
+    """What is known of one address: its connections, and its allowance of new ones."""
 
-    def __init__(self, at: float, tokens: float) -> None:
-        self.at = at
-        self.tokens = tokens
-        self.connections = 0
+    __slots__ = ("allowance", "connections")
+
+    def __init__(self, allowance: TokenBucket) -> None:
+        self.allowance: TokenBucket = allowance
+        self.connections: int = 0
 
 
 class Admission:
@@ -75,10 +78,14 @@ class Admission:
         key = self._key(host)
         if not key or conn in self._keys:
             return True
-        address = self._address(key)
-        if address is None or address.connections >= self._limits.connections_per_ip or address.tokens < 1.0:
+        now, rate = self._clock(), self._limits.handshakes_per_ip_per_s
+        burst = max(rate, 1.0)
+        address = self._address(key, now, rate, burst)
+        if address is None or address.connections >= self._limits.connections_per_ip:
             return False
-        address.tokens -= 1.0
+        if address.allowance.left(rate, burst, now) < 1.0:
+            return False
+        address.allowance.take(1.0, rate, burst, now)
         address.connections += 1
         self._keys[conn] = key
         return True
@@ -139,11 +146,8 @@ class Admission:
             return ""
         return str(address)
 
-    def _address(self, key: str) -> _Address | None:
-        """What is known of an address, its allowance as of now; None where no more can be remembered."""
-        now = self._clock()
-        rate = self._limits.handshakes_per_ip_per_s
-        burst = max(rate, 1.0)
+    def _address(self, key: str, now: float, rate: float, burst: float) -> _Address | None:
+        """What is known of an address; None where no more can be remembered."""
         found = self._addresses.get(key)
         if found is None:
             if len(self._addresses) >= ADDRESSES_MAX and now >= self._forget_at:
@@ -151,16 +155,14 @@ class Admission:
                 self._forget(now, rate, burst)
             if len(self._addresses) >= ADDRESSES_MAX:
                 return None
-            found = self._addresses[key] = _Address(now, burst)
-        found.tokens = min(burst, found.tokens + (now - found.at) * rate)
-        found.at = now
+            found = self._addresses[key] = _Address(TokenBucket(burst, now))
         return found
 
     def _forget(self, now: float, rate: float, burst: float) -> None:
         idle = [
             key
             for key, known in self._addresses.items()
-            if not known.connections and known.tokens + (now - known.at) * rate >= burst
+            if not known.connections and known.allowance.left(rate, burst, now) >= burst
         ]
         for key in idle:
             del self._addresses[key]

@@ -118,8 +118,8 @@ class Runtime:
         limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
         self._admission = Admission(limits, time.monotonic)
         self._driver: Driver | None = None
-        self.hub = Hub(settings.hub, seed=secrets.token_bytes(32))
-        self.app = App(
+        self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32))
+        self.app: App = App(
             self.hub,
             self.do,
             routes,

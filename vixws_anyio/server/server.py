@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
 
 from vixws_core.app import App
+from vixws_core.app.commands import Publishing
 from vixws_core.app.router import Handler, Router
 from vixws_core.app.session import Session
 from vixws_core.config import HubConfig
@@ -57,10 +58,10 @@ class Server(Router):
         if not isinstance(config, Config):
             config = Config() if config is None else Config(**hub_values(config))
         changes = {"host": host, "port": port}
-        self.config = config.replace(**{name: value for name, value in changes.items() if value is not None})
-        self.tls = tls
-        self.store = store
-        self.metrics = metrics
+        self.config: Config = config.replace(**{name: value for name, value in changes.items() if value is not None})
+        self.tls: ssl.SSLContext | None = tls
+        self.store: MessageStore | None = store
+        self.metrics: Consumer | None = metrics
         self._routes: dict[str, tuple[Router, tuple[str, ...]]] = {"/": (self, ()), "/ws": (self, ())}
         self._pages: dict[str, OwnPage] = {}
         self._run: Runtime | None = None
@@ -236,17 +237,11 @@ class Server(Router):
         type: str,
         payload: object = None,
         *,
-        store: bool = True,
-        kind: str = "event",
-        mid: str | None = None,
         session: Session | None = None,
-        ref: str | None = None,
-        done: Callable[[Published | PublishFailed], object] | None = None,
+        **how: Unpack[Publishing],
     ) -> None:
         """Publishes into `room`: appended to its log, then sent to its members; see `App.broadcast_room_json`."""
-        self._app.broadcast_room_json(
-            room, type, payload, store=store, kind=kind, mid=mid, session=session, ref=ref, done=done
-        )
+        self._app.broadcast_room_json(room, type, payload, session=session, **how)
 
     async def publish(
         self,
@@ -254,20 +249,25 @@ class Server(Router):
         type: str,
         payload: object = None,
         *,
-        store: bool = True,
-        kind: str = "event",
-        mid: str | None = None,
         session: Session | None = None,
+        **how: Unpack[Publishing],
     ) -> Published:
-        """Publishes into `room` and waits until it is stored. Raises: `StoreError` where that failed."""
+        """Publishes into `room` and waits until it is stored; see `broadcast_room_json`.
+
+        Raises: `StoreError` where that failed.
+        """
         outcomes: list[Published | PublishFailed] = []
         answered = anyio.Event()
 
         def done(outcome: Published | PublishFailed) -> None:
             outcomes.append(outcome)
             answered.set()
+            if told is not None:
+                told(outcome)
 
-        self.broadcast_room_json(room, type, payload, store=store, kind=kind, mid=mid, session=session, done=done)
+        told = how.get("done")
+        how["done"] = done
+        self.broadcast_room_json(room, type, payload, session=session, **how)
         await answered.wait()
         outcome = outcomes[0]
         if isinstance(outcome, PublishFailed):

@@ -47,8 +47,8 @@ class Driver(ABC):
     """
 
     def __init__(self, gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> None:
-        self.flush_s = flush_s
-        self.unsent_bytes_kernel = unsent_bytes_kernel
+        self.flush_s: float = flush_s
+        self.unsent_bytes_kernel: int = unsent_bytes_kernel
         self.links: dict[int, Transport] = {}
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
@@ -62,7 +62,7 @@ class Driver(ABC):
         self._due = False
         self._scheduled = False
         self._backoff_s = BACKOFF_FIRST_S
-        self._pump: Pump | None = None
+        self._pump: Pump[Input, Effect] | None = None
         self._table: dict[type, Callable[[Any], None]] = {
             Broadcast: self._broadcast,
             PauseReading: self._pause,
@@ -71,7 +71,7 @@ class Driver(ABC):
             Opened: self._opened,
         }
 
-    def attach(self, pump: Pump) -> None:
+    def attach(self, pump: Pump[Input, Effect]) -> None:
         """Names the pump that inputs go to; before anything else."""
         self._pump = pump
 
@@ -176,7 +176,7 @@ class Driver(ABC):
             self._scheduled = True
             self._schedule()
 
-    def _set_timer(self, pump: Pump) -> None:
+    def _set_timer(self, pump: Pump[Input, Effect]) -> None:
         deadline = pump.door.next_deadline()
         if deadline is not None and deadline <= pump.clock():
             self._due = True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from socket import socket
 from typing import Final, Protocol
 
-from vixws_core.inputs import Input
+from vixws_core.inputs import BytesReceived
 
 from .pieces import Piece
 
@@ -86,7 +86,7 @@ class Host(Protocol):
     flush_s: float
     flushed: list[tuple[int, int]]
 
-    def put(self, *inputs: Input) -> None:
+    def put(self, *inputs: BytesReceived) -> None:
         """Hands inputs in."""
         ...
 

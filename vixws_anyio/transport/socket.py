@@ -38,14 +38,14 @@ class SocketTransport:
     )
 
     def __init__(self, driver: SocketHost, sock: socket.socket, conn: int, peer: str) -> None:
-        self.driver = driver
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.conn = conn
-        self.peer = peer
+        self.driver: SocketHost = driver
+        self.sock: socket.socket = sock
+        self.fd: int = sock.fileno()
+        self.conn: int = conn
+        self.peer: str = peer
         self.pieces: list[Piece] = []
-        self.dirty = False
-        self.watched = False
+        self.dirty: bool = False
+        self.watched: bool = False
         self._finishing = False
         self._lingering = False
         self._ended = False

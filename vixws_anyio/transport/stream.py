@@ -22,12 +22,12 @@ class StreamTransport:
     """
 
     def __init__(self, driver: Host, stream: ByteStream, conn: int, peer: str, *, far: str = "the peer") -> None:
-        self.driver = driver
-        self.stream = stream
-        self.conn = conn
-        self.peer = peer
+        self.driver: Host = driver
+        self.stream: ByteStream = stream
+        self.conn: int = conn
+        self.peer: str = peer
         self.pieces: list[Piece] = []
-        self.dirty = False
+        self.dirty: bool = False
         self._far = far
         self._finishing = False
         self._work = anyio.Event()
