@@ -2,9 +2,8 @@
 
 import selectors
 import socket
-import time
 from itertools import count
-from typing import Any
+from time import monotonic
 
 from vixws_core import Hub, Pump, effects, inputs
 
@@ -19,7 +18,7 @@ def repeat(told: effects.Opened | effects.MessageReceived) -> None:
     pump.put(inputs.HandlerFinished(told.conn))
 
 
-class Transport:
+class Shell:
     def see(self, now: float, input: object, asked: list[effects.Effect]) -> None:
         for effect in asked:
             if isinstance(effect, effects.SendBytes | effects.Broadcast):
@@ -32,13 +31,13 @@ class Transport:
 
 
 calls = {effects.Requested: lambda told: pump.do(inputs.Accept(told.conn, typed=False)), effects.Opened: repeat}
-pump: Pump[Any, Any] = Pump(Hub(), time.monotonic, [Transport()], calls | {effects.MessageReceived: repeat})
+pump: Pump[inputs.Input, effects.Effect] = Pump(Hub(), monotonic, [Shell()], calls | {effects.MessageReceived: repeat})
 while True:
     with selectors.DefaultSelector() as selector:
         for conn, sock in [(0, listener), *socks.items()]:
             selector.register(sock, selectors.EVENT_READ, conn)
         deadline = pump.door.next_deadline()
-        ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        ready = selector.select(None if deadline is None else max(0.0, deadline - monotonic()))
     for conn in [key.data for key, _ in ready]:
         if conn == 0:
             socks[number := next(numbers)] = listener.accept()[0]

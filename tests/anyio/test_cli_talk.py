@@ -98,7 +98,7 @@ FULL = """
 import os
 
 from vixws_anyio import Server
-from vixws_core.chat import build
+from vixws_core.app.chat import build
 from vixws_store import SqliteMessageStore
 
 server = Server(store=SqliteMessageStore("small.db", pages_max=int(os.environ["PAGES"])))

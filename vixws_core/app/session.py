@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Unpack
 
 from ..inputs import Since
@@ -229,6 +230,5 @@ class Session:
         self._commands.history(room, limit, before_id, done, self.id)
 
 
-def state_of(session: Session) -> SessionState:
-    """What the dispatcher keeps of a session; for the dispatcher."""
-    return session._state
+state_of: Callable[[Session], SessionState] = attrgetter("_state")
+"""What the dispatcher keeps of a session; for the dispatcher."""
