@@ -27,8 +27,8 @@ class ErrorCode(msgspec.Struct, frozen=True):
 
     code: str
     retry: bool
-    by: Literal["hub", "store", "application", "later"]
-    """Who answers with it first; `later`: reserved for what is not built yet."""
+    by: Literal["hub", "store", "application", "client", "later"]
+    """Who says it first; `client`: our own, before it sends; `later`: reserved for what is not built yet."""
     meaning: str
 
 
@@ -36,8 +36,9 @@ class CloseCode(msgspec.Struct, frozen=True):
     """One close code (RFC 6455 §7.4): who sends it, what a client does then, and what it means."""
 
     code: int
-    by: Literal["hub", "client", "either", "nobody", "later"]
-    """Who sends it; `nobody`: it only stands for a close frame without a code, or none at all."""
+    by: Literal["hub", "client", "either", "others", "nobody", "later"]
+    """Who sends it; `others`: gateways and other servers; `nobody`: it only stands for a close frame without a code, or
+    none at all."""
     client: Literal["stops", "backs off", "comes back at its time"]
     meaning: str
 
@@ -72,22 +73,32 @@ BAD_BATCH: Final = "bad_batch"
 BAD_BINARY: Final = "bad_binary"
 
 ERRORS: Final = (
-    ErrorCode(BAD_JSON, False, "hub", "the text is no JSON object"),
+    ErrorCode(BAD_JSON, False, "hub", "the text is not JSON, or has a lone surrogate"),
     ErrorCode(
-        BAD_MESSAGE, False, "hub", "JSON, but no envelope; or a join that was left or repeated before its answer"
+        BAD_MESSAGE,
+        False,
+        "hub",
+        "JSON, but no envelope, or not its type's payload; a join that was left or repeated before its answer",
     ),
-    ErrorCode(TOO_DEEP, False, "hub", "nested too deep"),
-    ErrorCode(TOO_LARGE, False, "application", "larger than a message may be"),
-    ErrorCode(UNKNOWN_TYPE, False, "hub", "no handler, or no such `$` type"),
-    ErrorCode(UNKNOWN_ROOM, False, "hub", "a room that keeps no history was asked for it"),
+    ErrorCode(TOO_DEEP, False, "hub", "nested deeper than 64 (`maxJsonDepth`)"),
+    ErrorCode(
+        TOO_LARGE,
+        False,
+        "client",
+        "a publish over `message_bytes`, settled by the client itself: a server that gets it closes 1009",
+    ),
+    ErrorCode(
+        UNKNOWN_TYPE, False, "hub", "a message with a `ref`, of a type that nobody handles; without one it is dropped"
+    ),
+    ErrorCode(UNKNOWN_ROOM, False, "hub", "`$history` or `$position` of a room that keeps none"),
     ErrorCode(BAD_ROOM, False, "hub", "a name that no room can have"),
-    ErrorCode(TOO_MANY_ROOMS, False, "hub", "more rooms than a connection may be in"),
-    ErrorCode(DENIED, False, "application", "the application's guard or handler refused"),
-    ErrorCode(RATE_LIMITED, True, "later", "too many of this kind for now"),
-    ErrorCode(MID_CONFLICT, False, "store", "this `mid` was used with another content"),
+    ErrorCode(TOO_MANY_ROOMS, False, "hub", "one room more than the 128 (`maxRooms`) that a connection may be in"),
+    ErrorCode(DENIED, False, "application", "a guard or a handler of the application refused"),
+    ErrorCode(MID_CONFLICT, False, "store", "this `mid` was used in this room for something else"),
     ErrorCode(STORE_UNAVAILABLE, True, "store", "the store could not, for now"),
-    ErrorCode(STORE_FULL, True, "store", "the store has no room, for now"),
-    ErrorCode(INTERNAL, True, "store", "it failed in a way that was not expected"),
+    ErrorCode(STORE_FULL, True, "store", "the store has no space, for now"),
+    ErrorCode(INTERNAL, True, "store", "the store failed in a way that was not expected"),
+    ErrorCode(RATE_LIMITED, True, "later", "too many of this kind for now"),
     ErrorCode(SEQ_GAP, False, "later", "a producer's number is beyond the next one"),
     ErrorCode(FENCED, False, "later", "a producer's epoch is over"),
     ErrorCode(STALE_MID, False, "later", "a producer's number is older than what is kept"),
@@ -128,30 +139,42 @@ CLOSE_MOVED: Final = 4201
 
 CLOSES: Final = (
     CloseCode(CLOSE_NORMAL, "either", "backs off", "done"),
-    CloseCode(CLOSE_GOING_AWAY, "either", "backs off", "idle, or the peer goes away"),
-    CloseCode(CLOSE_PROTOCOL_ERROR, "either", "backs off", "the framing was broken"),
+    CloseCode(
+        CLOSE_GOING_AWAY,
+        "either",
+        "backs off",
+        "no message either way for 10 minutes (`idleTimeout`); the other end goes away",
+    ),
+    CloseCode(CLOSE_PROTOCOL_ERROR, "either", "backs off", "a broken frame"),
     CloseCode(CLOSE_BAD_KIND, "client", "backs off", "a kind of data that is not taken"),
     CloseCode(CLOSE_NO_CODE, "nobody", "backs off", "a close frame without a code"),
     CloseCode(CLOSE_NO_FRAME, "nobody", "backs off", "the connection ended without a close frame"),
     CloseCode(CLOSE_BAD_DATA, "either", "backs off", "text that is not UTF-8"),
     CloseCode(
-        CLOSE_POLICY, "either", "backs off", "too many control frames or fragments, or a message not complete in time"
+        CLOSE_POLICY,
+        "either",
+        "backs off",
+        "a flood of pings or fragments; a message not complete within 30 s (`messageTimeout`)",
     ),
-    CloseCode(CLOSE_TOO_BIG, "either", "backs off", "a message over `message_bytes`"),
+    CloseCode(CLOSE_TOO_BIG, "either", "backs off", "a message over the limit: `message_bytes` of `$welcome`"),
     CloseCode(CLOSE_NO_EXTENSION, "client", "backs off", "an extension is missing"),
-    CloseCode(CLOSE_SERVER_FAULT, "either", "backs off", "a handler failed, or a ping was not answered"),
-    CloseCode(CLOSE_RESTART, "hub", "backs off", "the server shuts down; for clients that never said `$hello`"),
-    CloseCode(CLOSE_TRY_LATER, "client", "backs off", "try later"),
-    CloseCode(CLOSE_BAD_GATEWAY, "client", "backs off", "a gateway got no good answer"),
+    CloseCode(
+        CLOSE_SERVER_FAULT, "either", "backs off", "a ping unanswered for 20 s (`pongTimeout`); a handler failed"
+    ),
+    CloseCode(CLOSE_RESTART, "hub", "backs off", "the server restarts: said to clients that never said `$hello`"),
+    CloseCode(CLOSE_TRY_LATER, "others", "backs off", "try later"),
+    CloseCode(CLOSE_BAD_GATEWAY, "others", "backs off", "a gateway got no good answer"),
     CloseCode(CLOSE_BAD_TOKEN, "later", "stops", "the identity was not proved"),
-    CloseCode(CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken"),
+    CloseCode(
+        CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken: a second `$hello`, or a late one"
+    ),
     CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection"),
     CloseCode(CLOSE_REPLACED, "later", "stops", "another connection took the session over"),
-    CloseCode(CLOSE_VERSION, "hub", "stops", "no common version"),
+    CloseCode(CLOSE_VERSION, "hub", "stops", "no common version of the protocol"),
     CloseCode(CLOSE_TOKEN_EXPIRED, "later", "backs off", "the identity is no longer good"),
-    CloseCode(CLOSE_SLOW, "hub", "backs off", "it took nothing for 30 s"),
+    CloseCode(CLOSE_SLOW, "hub", "backs off", "parked, it took no byte for 30 s (`flushStall`)"),
     CloseCode(CLOSE_OVERLOADED, "later", "backs off", "the server has too much to do"),
-    CloseCode(CLOSE_DRAIN, "hub", "comes back at its time", "the server shuts down"),
+    CloseCode(CLOSE_DRAIN, "hub", "comes back at its time", "the server drains: said to clients that said `$hello`"),
     CloseCode(CLOSE_MOVED, "later", "comes back at its time", "the session lives elsewhere"),
 )
 """All close codes that vixws sends or gives a meaning to (RFC 6455 §7.4.1, the IANA registry, PROTOCOL §11)."""
