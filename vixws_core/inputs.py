@@ -48,8 +48,8 @@ __all__ = [
 class Accept(msgspec.Struct, frozen=True, gc=False):
     """Completes the upgrade of `conn`, whose `Requested` was told (RFC 6455 §4.2.2).
 
-    `typed`: text messages must be envelopes, anything else is answered `$err bad_json`; with False, text
-    that is no envelope reaches the application as it is. `guarded`: types whose publishes go to the
+    `typed`: text messages must be envelopes, anything else is answered `$err`; with False, text that is no
+    envelope reaches the application as it is. `guarded`: types whose publishes go to the
     application instead of the log. `limited`: whether the rate of messages holds for it, where more is known of its
     peer than `Connected` said.
     """

@@ -22,7 +22,7 @@ from .trace import Trace
 __all__ = ["Build", "Server"]
 
 Build = Callable[[Router], object]
-"""Registers an application's handlers, as `vixws_core.chat.build` does."""
+"""Registers an application's handlers, as `vixws_core.app.chat.build` does."""
 
 
 class Server:
