@@ -23,13 +23,13 @@ OWNERS: Final = {
     "connection.close_by_peer": "hub.sessions.lifecycle",
     "connection.close_code": "hub.sessions.lifecycle",
     "connection.close_reason": "hub.sessions.lifecycle",
-    "connection.controls": "hub.sessions.inbox",
+    "connection.control_allowance": "hub.sessions.inbox",
     "connection.handshake": "hub.arrivals",
     "connection.last_data": "hub.connection.outbox",
     "connection.last_flush": "hub.connection.outbox",
     "connection.last_received": "hub.arrivals",
     "connection.message_since": "hub.connection.timers",
-    "connection.messages": "hub.arrivals",
+    "connection.message_allowance": "hub.arrivals",
     "connection.parked": "hub.connection.outbox",
     "connection.pauses": "hub.connection.reading",
     "connection.ping_sent": "hub.connection.timers",
@@ -45,7 +45,7 @@ OWNERS: Final = {
     "member.cursor": "hub.rooms.cursors",
     "member.live": "hub.rooms.cursors",
     "member.ref": "hub.rooms.members",
-    "member.request": "hub.rooms.members",
+    "member.open_ask": "hub.rooms.members",
     "room.asking": "hub.rooms.members",
     "room.ep": "hub.rooms.cursors",
     "room.floor": "hub.rooms.cursors",
@@ -55,7 +55,7 @@ OWNERS: Final = {
     "room.waiting": "hub.rooms.cursors",
     "session.busy": "hub.sessions.inbox",
     "session.catching_up": "hub.rooms.cursors",
-    "session.dropped": "hub.rooms.cursors",
+    "session.dropped": "hub.rooms.unstored",
     "session.greeting_over": "hub.sessions.requests",
     "session.hello": "hub.sessions.requests",
     "session.memberships": "hub.rooms.members",
@@ -69,6 +69,27 @@ OWNERS: Final = {
     "tail.size": "hub.rooms.tail",
 }
 """Who assigns a field of the hub's model or of its step, apart from the class itself."""
+
+FILLED: Final = {
+    "page.members": "hub.rooms.cursors",
+    "room.members": "hub.rooms.cursors",
+    "room.waiting": "hub.rooms.cursors",
+    "session.catching_up": "hub.rooms.cursors",
+    "session.dropped": "hub.rooms.unstored",
+    "session.memberships": "hub.rooms.members",
+    "step.connections": "hub.sessions.lifecycle",
+    "step.parked": "hub.connection.outbox",
+    "step.ready": "hub.connection.reading",
+    "step.rooms": "hub.rooms.members",
+    "tail.entries": "hub.rooms.tail",
+}
+"""Who puts into a collection of another part, and takes out. All parts add to the effects of the step, `step.out`."""
+
+FILLING: Final = {
+    *("add", "append", "appendleft", "clear", "discard", "extend", "insert", "move_to_end", "pop", "popleft"),
+    *("remove", "rotate", "setdefault", "update"),
+}
+"""Methods that change a collection."""
 
 ONCE: Final = {
     Connection: {"id", "peer", "state", "since", "codec"},
@@ -109,6 +130,22 @@ def writers() -> dict[str, set[str]]:
     return dict(found)
 
 
+def fillers() -> dict[str, set[str]]:
+    """Per collection, reached by a dot from something that is not `self`, the modules of the hub that change it."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in sorted((CORE / "hub").rglob("*.py")):
+        module = path.relative_to(CORE).with_suffix("").as_posix().replace("/", ".")
+        for node in ast.walk(ast.parse(path.read_text())):
+            target: ast.expr | None = None
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+                target = node.value
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in FILLING:
+                target = node.func.value
+            if isinstance(target, ast.Attribute) and not name_of(target).startswith("self."):
+                found[name_of(target)].add(module)
+    return dict(found)
+
+
 def own_writes() -> dict[str, set[str]]:
     """Per field the classes that assign it on `self` outside of their constructors."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -130,6 +167,12 @@ def test_every_field_of_the_hub_is_assigned_by_its_owner_alone() -> None:
     found = {name: sorted(modules) for name, modules in writers().items() if any(m[:4] == "hub." for m in modules)}
 
     assert found == {name: [owner] for name, owner in OWNERS.items()}
+
+
+def test_every_collection_of_the_hub_is_filled_by_its_owner_alone() -> None:
+    found = {name: sorted(modules) for name, modules in fillers().items() if name != "step.out"}
+
+    assert found == {name: [owner] for name, owner in FILLED.items()}
 
 
 def test_no_field_of_the_core_has_two_writers() -> None:

@@ -54,8 +54,8 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "what is unparked does not read on": (
         "vixws_core.hub.rooms.cursors",
-        "        self.catch_up(session)\n\n    def drop_unstored(",
-        "        self.is_current\n\n    def drop_unstored(",
+        "        self.catch_up(session)\n\n    def catch_up(",
+        "        self.is_current\n\n    def catch_up(",
     ),
     "a failed read stays under way for ever": (
         "vixws_core.hub.rooms.cursors",

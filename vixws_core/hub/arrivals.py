@@ -39,7 +39,8 @@ class Arrivals:
         """A transport was accepted: its request is awaited, or it is ended where the hub drains."""
         step, config = self._step, self._step.config
         handshake = Handshake(HeadReader(config.head_bytes_max, config.headers_max), input.limited)
-        connection = step.connections[input.conn] = Connection(input.conn, input.peer, step.now, handshake)
+        connection = Connection(input.conn, input.peer, step.now, handshake)
+        self._lifecycle.begin(connection)
         if self._lifecycle.draining:
             self._lifecycle.end_transport(connection, abort=True)
         else:
@@ -104,7 +105,7 @@ class Arrivals:
         connection.session = Session(connection, input.typed, input.guarded)
         connection.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
         if limited and config.messages_per_s > 0:
-            connection.messages = TokenBucket(float(config.messages_burst), step.now)
+            connection.message_allowance = TokenBucket(float(config.messages_burst), step.now)
         self._lifecycle.opened(connection, step.now)
         self._outbox.send(connection, http_switching(request.key, input.subprotocol))
         step.out.append(Opened(connection.id, request.target, input.subprotocol))

@@ -55,8 +55,9 @@ class Deadlines:
         step = self._step
         if step.ready:
             for id in tuple(step.ready):
-                del step.ready[id]
-                self._inbox.feed(step.connections[id], b"")
+                connection = step.connections[id]
+                self._reading.settled(connection)
+                self._inbox.feed(connection, b"")
         while (late := self._timers.due()) is not None:
             self._look(late)
         self._lifecycle.drain_time_passed()
@@ -106,7 +107,7 @@ class Deadlines:
         assert session is not None  # It is open.
         if connection.parked and now >= connection.last_flush + config.flush_stall_s:
             self._blame(connection, SLOW, "took no byte in time")
-            self._lifecycle.fail(connection, CLOSE_SLOW, SLOW, "took no byte in time", abort=True)
+            self._lifecycle.give_up(connection, CLOSE_SLOW, sent=SLOW, kept="took no byte in time", abort=True)
             return
         if now >= session.retry_at:
             self._members.retry(session)
@@ -117,7 +118,7 @@ class Deadlines:
         silent = self._timers.silent_since(connection)
         if connection.ping_sent > silent and now >= connection.ping_sent + config.pong_timeout_s:
             self._blame(connection, PING_TIMEOUT, "ping unanswered")
-            self._lifecycle.fail(connection, CLOSE_SERVER_FAULT, "ping unanswered", "ping unanswered")
+            self._lifecycle.give_up(connection, CLOSE_SERVER_FAULT, sent="ping unanswered", kept="ping unanswered")
         elif now >= connection.message_since + config.message_timeout_s:
             self._blame(connection, MESSAGE_TIMEOUT, "message not complete in time")
             self._lifecycle.close(connection, CLOSE_POLICY, "message not complete in time")

@@ -87,6 +87,7 @@ from .deadlines import Deadlines
 from .model import SENDABLE, ConnectionState
 from .rooms.cursors import Cursors
 from .rooms.members import Members
+from .rooms.unstored import Unstored
 from .sessions.history import History
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
@@ -128,8 +129,9 @@ class Hub:
         timers = Timers(step)
         reading = Reading(step, timers)
         outbox = self._outbox = Outbox(step, timers, reading)
-        cursors = self._cursors = Cursors(step, timers, outbox, asks)
-        members = self._members = Members(step, outbox, asks, cursors)
+        unstored = Unstored(outbox)
+        cursors = self._cursors = Cursors(step, timers, outbox, unstored, asks)
+        members = self._members = Members(step, outbox, unstored, asks, cursors)
         lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
         publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle)
         history = self._history = History(step, reading, outbox, asks, members, lifecycle)

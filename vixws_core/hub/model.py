@@ -138,14 +138,14 @@ class Connection:
         "close_code",
         "close_reason",
         "codec",
-        "controls",
+        "control_allowance",
         "handshake",
         "id",
         "last_data",
         "last_flush",
         "last_received",
+        "message_allowance",
         "message_since",
-        "messages",
         "parked",
         "pauses",
         "peer",
@@ -195,9 +195,9 @@ class Connection:
         """When the last ping was sent. RFC 6455 §5.5.3 lets only a pong answer it; any byte shows life as well."""
         self.message_since: float = FAR
         """When the message that is not complete yet began."""
-        self.messages: TokenBucket | None = None
+        self.message_allowance: TokenBucket | None = None
         """Its allowance of messages; None where no rate holds."""
-        self.controls: TokenBucket | None = None
+        self.control_allowance: TokenBucket | None = None
         """Its allowance of control frames; made with the first one."""
 
     def move(self, state: ConnectionState, since: float) -> None:
@@ -278,8 +278,8 @@ class Member:
         "from_floor",
         "last",
         "live",
+        "open_ask",
         "ref",
-        "request",
         "room",
         "session",
         "since",
@@ -295,7 +295,7 @@ class Member:
         self.live: bool = False
         self.asking: bool = True
         """Its position is not known yet."""
-        self.request: int = 0
+        self.open_ask: int = 0
         """The open question for its position; 0: none."""
         self.announced_head: int = -1
         """The announced head, until `$live` was told; -1: none."""

@@ -43,7 +43,7 @@ class Reading:
         self._step.out.append(ResumeReading(connection.id))
         self._timers.rearm(connection)
 
-    def discard(self, connection: Connection) -> None:
+    def read_to_the_end(self, connection: Connection) -> None:
         """Our close frame is sent and the peer's is awaited: it is read, whatever held it up before."""
         if connection.pauses:
             connection.pauses = 0
@@ -52,7 +52,7 @@ class Reading:
     def rest(self, connection: Connection, until: float) -> None:
         """Stops reading until a time: it sent more than its rate allows."""
         connection.resume_at = until
-        self._step.ready.pop(connection.id, None)
+        self.settled(connection)
         self.pause(connection, Pause.RATE)
         self._timers.arm(connection, until)
 
@@ -68,7 +68,15 @@ class Reading:
             return
         holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
         if not holding and not connection.pauses & Pause.QUEUED:
-            self._step.ready[connection.id] = None
+            self.come_back(connection)
+
+    def come_back(self, connection: Connection) -> None:
+        """Looks at a connection again in the next step: its bytes wait, or it may be drained."""
+        self._step.ready[connection.id] = None
+
+    def settled(self, connection: Connection) -> None:
+        """Nothing of a connection waits for the next step any more."""
+        self._step.ready.pop(connection.id, None)
 
     # ---- what is asked and not answered -----------------------------------------------------------
 

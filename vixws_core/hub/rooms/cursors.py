@@ -19,6 +19,7 @@ from ..connection.timers import Timers
 from ..model import FAR, GONE, Member, Room, Session, Target
 from ..step import Step
 from .tail import Tails
+from .unstored import Unstored
 
 __all__ = ["Cursors"]
 
@@ -29,12 +30,13 @@ _GROUP_BYTES = 65_536
 class Cursors:
     """Moves rooms and the cursors in them."""
 
-    __slots__ = ("_asks", "_outbox", "_shared", "_step", "_tails", "_timers")
+    __slots__ = ("_asks", "_outbox", "_shared", "_step", "_tails", "_timers", "_unstored")
 
-    def __init__(self, step: Step, timers: Timers, outbox: Outbox, asks: Asks) -> None:
+    def __init__(self, step: Step, timers: Timers, outbox: Outbox, unstored: Unstored, asks: Asks) -> None:
         self._step = step
         self._timers = timers
         self._outbox = outbox
+        self._unstored = unstored
         self._asks = asks
         self._shared: dict[tuple[str, str, int, int], PageAsked] = {}
         """Pages on their way, by what is read: room, epoch, after which offset, how many bytes."""
@@ -216,6 +218,10 @@ class Cursors:
         memberships = member.session.memberships
         return memberships is not None and memberships.get(member.room.name) is member
 
+    def attach(self, member: Member) -> None:
+        """A membership begins: what is new may be brought to it."""
+        member.room.members[member.connection.id] = member
+
     def detach(self, member: Member) -> None:
         """A membership ends or is replaced: nothing is brought to it any more."""
         if self._step.parked:
@@ -244,23 +250,13 @@ class Cursors:
                 self.catch_up(session)
 
     def _unpark(self, session: Session) -> None:
-        """Goes on where the cursors stand, and tells what was dropped of rooms that are not stored."""
+        """Goes on where the cursors stand, once it was told what it missed of rooms that are not stored."""
         if self._step.parked:
             self.settle()
-        dropped, session.dropped = session.dropped or {}, None
-        for name, member in (session.memberships or {}).items():
+        for member in (session.memberships or {}).values():
             member.room.targets = None
-            if member.told and name in dropped:
-                text = wire.answer("$gap", room=name, payload={"dropped": dropped[name]})
-                self._outbox.answer(session.connection, text)
+        self._unstored.tell(session)
         self.catch_up(session)
-
-    def drop_unstored(self, member: Member) -> None:
-        """Counts a message of a room that is not stored and did not go to a parked member."""
-        session, name = member.session, member.room.name
-        if session.dropped is None:
-            session.dropped = {}
-        session.dropped[name] = session.dropped.get(name, 0) + 1
 
     def catch_up(self, session: Session) -> None:
         """Sends what the cursors of a session still lack, one page at a time, its rooms in turn."""

@@ -17,6 +17,7 @@ from ..connection.outbox import Outbox, grouped
 from ..model import SENDABLE, Member, Room, Session
 from ..step import Step
 from .cursors import Cursors
+from .unstored import Unstored
 
 __all__ = ["Members", "start_of"]
 
@@ -24,11 +25,12 @@ __all__ = ["Members", "start_of"]
 class Members:
     """Lets sessions into rooms, places their cursors, and lets them out."""
 
-    __slots__ = ("_asks", "_cursors", "_outbox", "_step")
+    __slots__ = ("_asks", "_cursors", "_outbox", "_step", "_unstored")
 
-    def __init__(self, step: Step, outbox: Outbox, asks: Asks, cursors: Cursors) -> None:
+    def __init__(self, step: Step, outbox: Outbox, unstored: Unstored, asks: Asks, cursors: Cursors) -> None:
         self._step = step
         self._outbox = outbox
+        self._unstored = unstored
         self._asks = asks
         self._cursors = cursors
 
@@ -67,7 +69,8 @@ class Members:
         if old is not None:
             self._detach(old)
         member = Member(session, room, ask, ref, told)
-        room.members[session.connection.id] = memberships[ask.room] = member
+        memberships[ask.room] = member
+        self._cursors.attach(member)
         if old is None:
             self._step.out.append(Joined(session.connection.id, room.name))
         if not room.stored:
@@ -88,14 +91,14 @@ class Members:
 
     def _find_position(self, member: Member) -> None:
         room = member.room
-        member.request = self._asks.put(CursorAsked(member, room.ep, room.pos))
+        member.open_ask = self._asks.put(CursorAsked(member, room.ep, room.pos))
         off = member.since.off if member.since is not None else None
-        self._step.out.append(FindPosition(member.request, room.name, off))
+        self._step.out.append(FindPosition(member.open_ask, room.name, off))
 
     def position_known(self, asked: CursorAsked, input: PositionKnown) -> None:
         """Places the member that asked."""
         member = asked.member
-        member.request = 0
+        member.open_ask = 0
         if not self._cursors.is_current(member):
             return
         room, since = member.room, member.since
@@ -135,7 +138,7 @@ class Members:
     def position_failed(self, asked: CursorAsked, input: StoreFailed) -> None:
         """A position could not be had: refused to the client that asked, or asked again later."""
         member = asked.member
-        member.request = 0
+        member.open_ask = 0
         if not self._cursors.is_current(member):
             return
         if member.ref is not None:
@@ -148,7 +151,7 @@ class Members:
         """Asks again what could not be read."""
         self._cursors.retry(session)
         for member in tuple((session.memberships or {}).values()):
-            if member.asking and not member.request:
+            if member.asking and not member.open_ask:
                 self._find_position(member)
         self._cursors.catch_up(session)
 
@@ -172,8 +175,7 @@ class Members:
         if member is None:
             return False
         self._detach(member)
-        if session.dropped is not None:
-            session.dropped.pop(name, None)
+        self._unstored.forget(session, name)
         room = member.room
         if not room.members:
             del self._step.rooms[name]
@@ -219,7 +221,7 @@ class Members:
             reached = {id for _, _, ids in targets for id in ids}
             for member in room.members.values():
                 if member.connection.parked and member.connection.id not in reached:
-                    self._cursors.drop_unstored(member)
+                    self._unstored.dropped(member)
 
 
 def start_of(member: Member, input: PositionKnown, head: int) -> tuple[int, str | None]:

@@ -141,4 +141,4 @@ class History:
         session = self._answered(asked.conn, asked.weight)
         if session is not None and self._lifecycle.draining and session.connection.state in SENDABLE:
             # Drained in the next step, behind what the application answers.
-            self._step.ready[session.connection.id] = None
+            self._reading.come_back(session.connection)

@@ -48,16 +48,16 @@ class Inbox:
         most = 0 if holding else step.config.events_per_step_max
         events = reader.feed(data, most)
         if holding:
-            step.ready.pop(connection.id, None)
+            self._reading.settled(connection)
         elif len(events) >= most and reader.held:
             # Threat row 7: so many events a step; the rest waits for the next.
-            step.ready[connection.id] = None
+            self._reading.come_back(connection)
             if reader.held > BACKLOG_BYTES:
                 self._reading.pause(connection, Pause.BACKLOG)
             self._timers.end_message(connection)
         else:
             if step.ready:
-                step.ready.pop(connection.id, None)
+                self._reading.settled(connection)
             if connection.pauses & Pause.BACKLOG:
                 self._reading.resume(connection, Pause.BACKLOG)
             if not reader.in_message:
@@ -102,8 +102,8 @@ class Inbox:
         if items:
             self._outbox.touch(connection)
             self._deliver(session, items)
-        if connection.messages is not None:
-            self._charge(connection, connection.messages, len(events) - controls)
+        if connection.message_allowance is not None:
+            self._charge(connection, connection.message_allowance, len(events) - controls)
         if controls:
             self._count_controls(connection, controls)
         if pong is not None and connection.state in SENDABLE:
@@ -168,7 +168,7 @@ class Inbox:
                 queue.append(item)
         if len(queue) >= self._step.config.pending_messages_max:
             self._reading.pause(session.connection, Pause.QUEUED)
-            self._step.ready.pop(session.connection.id, None)
+            self._reading.settled(session.connection)
 
     def finished(self, input: HandlerFinished) -> None:
         """The application is done with a record: what waits behind it has its turn."""
@@ -179,7 +179,7 @@ class Inbox:
         session.busy = False
         items, session.queue = session.queue, None
         if input.failed:
-            self._step.ready.pop(connection.id, None)
+            self._reading.settled(connection)
             self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
         elif items:
             self._deliver(session, tuple(items))
@@ -203,9 +203,9 @@ class Inbox:
 
     def _count_controls(self, connection: Connection, count: int) -> None:
         config, now = self._step.config, self._step.now
-        allowance = connection.controls
+        allowance = connection.control_allowance
         if allowance is None:
-            allowance = connection.controls = TokenBucket(float(config.control_frames_burst), now)
+            allowance = connection.control_allowance = TokenBucket(float(config.control_frames_burst), now)
         if allowance.take(count, config.control_frames_per_s, config.control_frames_burst, now) < 0:
             self._step.out.append(PeerMisbehaved(connection.id, RATE_LIMITED, "too many control frames"))
             self._lifecycle.close(connection, CLOSE_POLICY, "too many control frames")

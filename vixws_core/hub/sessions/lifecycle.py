@@ -58,6 +58,10 @@ class Lifecycle:
         """The time for the drain is over."""
         self._drained = False
 
+    def begin(self, connection: Connection) -> None:
+        """A transport was accepted: the connection is known from now on, until its end was told."""
+        self._step.connections[connection.id] = connection
+
     def opened(self, connection: Connection, since: float) -> None:
         """A request was accepted: messages flow from now on."""
         connection.move(OPEN, since)
@@ -85,12 +89,12 @@ class Lifecycle:
         connection.move(CLOSING, step.now)
         session.drop_queue()
         self._leave_rooms(session)
-        step.ready.pop(connection.id, None)
+        self._reading.settled(connection)
         if by_peer:  # The peer's close frame is here already.
             self.end_transport(connection)
             return
         connection.close_reason = reason
-        self._reading.discard(connection)
+        self._reading.read_to_the_end(connection)
         self._timers.arm(connection, step.now + step.config.close_timeout_s)
         if connection.reader is not None and connection.reader.held:
             self.read_to_close(connection, b"")
@@ -129,10 +133,13 @@ class Lifecycle:
         self._outbox.send(connection, encode_close(connection.close_code, reason))
         self.end_transport(connection)
 
-    def fail(self, connection: Connection, code: int, reason: str, told: str, *, abort: bool = False) -> None:
-        """Ends a connection that does not answer, with a close frame that may not reach it; `told` is for us."""
-        connection.close_reason = told
-        self._outbox.send(connection, encode_close(code, reason))
+    def give_up(self, connection: Connection, code: int, *, sent: str, kept: str, abort: bool = False) -> None:
+        """Ends a connection that does not answer, with a close frame that may not reach it.
+
+        `sent` is the reason in the frame, `kept` the one that `Closed` tells.
+        """
+        connection.close_reason = kept
+        self._outbox.send(connection, encode_close(code, sent))
         self.end_transport(connection, abort=abort)
 
     def answer_http(
@@ -153,7 +160,7 @@ class Lifecycle:
             connection.move(CLOSED, step.now)
         if connection.session is not None:
             self._leave_rooms(connection.session)
-        step.ready.pop(connection.id, None)
+        self._reading.settled(connection)
         step.out.append(CloseTransport(connection.id, abort))
         if not abort:
             self._timers.arm(connection, connection.since + step.config.close_timeout_s)
