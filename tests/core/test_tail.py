@@ -23,7 +23,7 @@ def test_empty_tail_covers_nothing() -> None:
     tail = Tail()
 
     assert not tail.covers(0)
-    assert tail.id_at(1) is None
+    assert offsets(tail) == []
 
 
 def test_tail_covers_a_cursor_whose_next_entry_it_has() -> None:
@@ -31,12 +31,6 @@ def test_tail_covers_a_cursor_whose_next_entry_it_has() -> None:
 
     assert [cursor for cursor in range(12) if tail.covers(cursor)] == [3, 4, 5, 6, 7]
     assert [off for off, _, _ in tail.after(5)] == [6, 7, 8]
-
-
-def test_tail_knows_the_ids_it_has() -> None:
-    tail = filled(Tails(100, 1_000), 3, first=4)
-
-    assert [tail.id_at(off) for off in range(3, 8)] == [None, "id 4", "id 5", "id 6", None]
 
 
 def test_oldest_entries_go_over_the_budget_of_the_room() -> None:

@@ -28,7 +28,7 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """Acts on what is due."""
+    """Acts on what is due. What is due when stands in `Timers.next_of`: a new deadline needs a line in both."""
 
     __slots__ = ("_inbox", "_lifecycle", "_members", "_outbox", "_reading", "_step", "_timers")
 
@@ -56,7 +56,7 @@ class Deadlines:
         if step.ready:
             for id in tuple(step.ready):
                 connection = step.connections[id]
-                self._reading.settled(connection)
+                self._reading.forget_ready(connection)
                 self._inbox.feed(connection, b"")
         while (late := self._timers.due()) is not None:
             self._look(late)
@@ -118,6 +118,7 @@ class Deadlines:
         silent = self._timers.silent_since(connection)
         if connection.ping_sent > silent and now >= connection.ping_sent + config.pong_timeout_s:
             self._blame(connection, PING_TIMEOUT, "ping unanswered")
+            # 1011: what RFC 6455 §7.4.1 has for an endpoint that cannot go on.
             self._lifecycle.give_up(connection, CLOSE_SERVER_FAULT, sent="ping unanswered", kept="ping unanswered")
         elif now >= connection.message_since + config.message_timeout_s:
             self._blame(connection, MESSAGE_TIMEOUT, "message not complete in time")

@@ -3,44 +3,45 @@
 How it works, for whoever changes it.
 
 A hub is a function of its inputs: `handle(input, now)` takes one record and returns, in order, what must be done. It
-has no clock, no chance and no IO, so the list of its inputs is its history, and any incident can be run again. Records
-that ask are imperative (`Join`, `SendBytes`), records that tell are past (`BytesReceived`, `Opened`). A peer's fault is
-data (`PeerMisbehaved` and a close code), a caller's an exception (`LocalError`), the disk's an input (`StoreFailed`).
-Nothing that a peer sends makes `handle` raise.
+has no clock, no chance and no IO, so its inputs with their times are its history, and any incident can be run again.
+Records that ask are imperative (`Join`, `SendBytes`), records that tell are past (`BytesReceived`, `Opened`). A peer's
+fault is data (`PeerMisbehaved` and a close code), a caller's an exception (`LocalError`), the disk's an input
+(`StoreFailed`). Nothing that a peer sends makes `handle` raise.
 
 Three laws keep the inside simple, and tests hold them:
 
 1. Calls go down, facts come up (`tests/layers.py`). Each part is given what it may call in its constructor below. What
    a lower part finds out it returns, or leaves as a fact of the step: `step.parked` (connections that passed their
-   mark, taken by the cursors before any room moves) and `step.ready` (bytes that wait for the next step).
-2. One writer per field (`tests/test_owners.py`). The data is in `model.py`; each field names the one module that
+   mark, taken by the cursors before any room moves) and `step.ready` (connections to look at in the next step).
+2. One writer per field. The data is in `model.py`; for each field `tests/test_owners.py` names the one module that
    assigns it, all others read it or call its owner.
 3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.
 
 A peer has two halves. `Connection` is bytes: `connection/timers` knows when to look at it, `reading` whether it is
 read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `publishing` and `history` ask the
 log for it, `requests` answers its `$` messages, `inbox` gives each message its turn. Between them stand the rooms: a
-room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either.
+room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either; `members` asks
+the log for positions, `cursors` for pages.
 
 The path of one publish:
 
     BytesReceived   arrivals gives the bytes to the inbox, whose reader takes whole frames; each text becomes an
-                    envelope with a raw payload, and waits its turn behind a busy handler.
-                    requests hands one with a room to publishing, which checks it, keeps whom to answer (asks), and
-                    asks StoreAppend. Nobody has seen it yet.
+                    envelope with a raw payload, and waits its turn behind a busy handler. One that a guard wants
+                    goes to the application first; any other with a room requests hands to publishing, which checks
+                    it, keeps whom to answer (asks), and asks StoreAppend. Nobody has seen it yet.
     RoomAdvanced    the log has it, at the room's next offset. cursors encodes it once, keeps it in the room's tail, and
-                    shares the same bytes with all live members: one Broadcast. Whoever is over its mark by that is
-                    parked: its cursor stays, and costs nothing until it reads again.
+                    shares the same bytes with all live members: one Broadcast (for each 64 KiB and codec). Whoever
+                    is over its mark by that is parked: its cursor stays, and costs nothing until it reads again.
     StoreAppended   asks gives back whom to answer: `$ack`, or Published for the application.
     BytesFlushed    outboxes shrank. Who was parked, or is behind, reads on: from the tail, or a page of the store.
     TimePassed      deadlines acts on whose time has come, and on bytes that waited.
 
 Answers of the world go to whoever asked: `asks.take(number)` gives back the record that was kept, and its type says
-who. Time costs a message one store: heap entries are armed lazily and put back when they fire early.
+who. Time costs a message two stores: heap entries are armed lazily and put back when they fire early.
 
 To add a feature: a new record in `inputs.py` or `effects.py`; its data in `model.py`, each field with an owner; its
 code in a module at the height where it may call what it needs, with a line in `tests/layers.py`; a row in the dispatch
-below; an oracle in `testing/` that fails without it, and a planted bug that it finds.
+below; an oracle in `testing/` that fails without it, and a bug in `tests/core/test_planted_bugs.py` that it finds.
 """
 
 from __future__ import annotations
@@ -102,9 +103,8 @@ class Hub:
     """Rooms, sessions and the wire protocol, without IO.
 
     `handle(input, now)` is the only thing that changes it: it returns what must be done, in order. `now` is
-    in monotonic seconds and never goes back. `seed` and `secret` key everything that looks random, so that
-    the same inputs give the same effects; tokens come from `secret` (the seed where it is not given), which
-    a server draws at random.
+    in monotonic seconds and never goes back. Tokens come from `secret`, or from `seed` where none is given, so that
+    the same inputs give the same effects; a server draws it at random.
     """
 
     __slots__ = (

@@ -1,6 +1,6 @@
 """What a hub knows: its connections, their sessions, its rooms and who is in them. Data, and the moves it may make.
 
-Each field names in `tests/test_owners.py` the one module that assigns it; all others read it, or call its owner.
+For each field `tests/test_owners.py` names the one module that assigns it; all others read it, or call its owner.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ConnectionState(Enum):
     CLOSED = "closed"
     """Its transport is being closed; nothing is sent or read any more."""
     GONE = "gone"
-    """Its transport has ended; handlers or publishes may be unfinished."""
+    """Its transport has ended; handlers, or messages that it had sent, may be unfinished."""
 
 
 # Constants of the module, which are read faster than attributes of an Enum.
@@ -315,7 +315,7 @@ class Room:
     def __init__(self, name: str, stored: bool) -> None:
         self.name: str = name
         self.stored: bool = stored
-        self.known: float = not stored
+        self.known: bool = not stored
         """Whether `ep` and `pos` are known."""
         self.ep: str = ""
         self.pos: int = 0

@@ -26,7 +26,7 @@ class Step:
         self.parked: list[Connection] = []
         """Fact for the cursors: connections that passed their mark since the cursors last looked."""
         self.ready: dict[int, None] = {}
-        """Fact for the deadlines: connections with bytes that wait for the next step."""
+        """Fact for the deadlines: connections to look at in the next step. Their bytes wait, or they may be drained."""
         self._secret = secret
         self._tokens = 0
 

@@ -72,7 +72,7 @@ class CloseReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrameFailed(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke the framing: close with `code` (1002, 1007 or 1009). Nothing follows it."""
+    """The peer broke the framing: close with `code` (1002, 1007, 1008 or 1009). Nothing follows it."""
 
     code: int
     reason: str

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vixws_core.effects import StoreAppend
-from vixws_store import SqliteMessageStore
+from vixws_core.inputs import Input, StoreAppended, TimePassed
+from vixws_store import Limits, SqliteMessageStore
 from vixws_store.inspect import check
 from vixws_store.sqlite.writer import LogWriter
 
@@ -99,3 +100,13 @@ async def test_a_replay_takes_500_rows_a_trip(
 
     assert asked == trips
     assert [row.off for row in rows] == list(range(1, min(1_003, limit or 1_003) + 1))
+
+
+async def test_one_commit_takes_so_many_rows_and_no_more(tmp_path: Path) -> None:
+    posts: list[tuple[Input, ...]] = []
+    store = SqliteMessageStore(tmp_path / "a.db", limits=Limits(batch_rows_max=3))
+    async with store.run(lambda *inputs: posts.append(inputs)):
+        store.consumer.see(0.0, TimePassed(), [StoreAppend(n, "room", "event", "note", b"{}") for n in range(10)])
+
+    answered = [sum(isinstance(input, StoreAppended) for input in inputs) for inputs in posts]
+    assert [count for count in answered if count] == [3, 3, 3, 1]

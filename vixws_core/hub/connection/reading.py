@@ -52,7 +52,7 @@ class Reading:
     def rest(self, connection: Connection, until: float) -> None:
         """Stops reading until a time: it sent more than its rate allows."""
         connection.resume_at = until
-        self.settled(connection)
+        self.forget_ready(connection)
         self.pause(connection, Pause.RATE)
         self._timers.arm(connection, until)
 
@@ -74,7 +74,7 @@ class Reading:
         """Looks at a connection again in the next step: its bytes wait, or it may be drained."""
         self._step.ready[connection.id] = None
 
-    def settled(self, connection: Connection) -> None:
+    def forget_ready(self, connection: Connection) -> None:
         """Nothing of a connection waits for the next step any more."""
         self._step.ready.pop(connection.id, None)
 
@@ -86,7 +86,7 @@ class Reading:
         if session.unanswered >= self._step.config.publishes_max:
             self.pause(session.connection, Pause.UNANSWERED)
 
-    def settle(self, session: Session, weight: int = 1) -> None:
+    def paid(self, session: Session, weight: int = 1) -> None:
         """One of them is answered."""
         session.unanswered -= weight
         connection = session.connection

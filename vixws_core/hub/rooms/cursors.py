@@ -47,7 +47,7 @@ class Cursors:
         """Bytes held by the tails of all rooms."""
         return self._tails.size
 
-    def settle(self) -> None:
+    def take_out_parked(self) -> None:
         """Takes connections that passed their mark out of the live targets; their cursors stay where they are.
 
         They are a fact of the outbox, which knows no rooms; no room moves before it is taken.
@@ -71,7 +71,7 @@ class Cursors:
     def advanced(self, input: RoomAdvanced) -> None:
         """Brings new entries to the live members, in one group of shared bytes at a time."""
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
         room = self._step.rooms.get(input.room)
         if room is None or not room.stored:
             return
@@ -111,12 +111,12 @@ class Cursors:
         for codec, connections, ids in self.targets(room):
             self._outbox.share(connections, ids, codec.share(data), len(frames))
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
 
     def targets(self, room: Room) -> tuple[Target, ...]:
         """Who gets what is new, by kind of connection: tuples that stay the same objects while they do."""
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
         targets = room.targets
         if targets is None:
             live = [m.connection for m in room.members.values() if m.live and not m.connection.parked]
@@ -192,7 +192,7 @@ class Cursors:
         member.announced_head = head
         self.tell_live(member, cursor)  # Nothing was announced: what is sent next is new already.
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
         self._queue_up(member)
         self.catch_up(member.session)
 
@@ -225,7 +225,7 @@ class Cursors:
     def detach(self, member: Member) -> None:
         """A membership ends or is replaced: nothing is brought to it any more."""
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
         room, session = member.room, member.session
         room.members.pop(member.connection.id, None)
         room.waiting.pop(member.connection.id, None)
@@ -252,7 +252,7 @@ class Cursors:
     def _unpark(self, session: Session) -> None:
         """Goes on where the cursors stand, once it was told what it missed of rooms that are not stored."""
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
         for member in (session.memberships or {}).values():
             member.room.targets = None
         self._unstored.tell(session)
@@ -366,7 +366,7 @@ class Cursors:
             group.clear()
         self.tell_live(member, member.cursor)
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
 
     def _gap(self, member: Member, upto: int) -> None:
         """Tells that the entries from the cursor on up to `upto` are no more (PROTOCOL §3: never silence)."""
@@ -376,7 +376,7 @@ class Cursors:
         member.cursor = upto
         self.tell_live(member, upto)
         if self._step.parked:
-            self.settle()
+            self.take_out_parked()
 
     def read_failed(self, asked: PageAsked) -> None:
         """A page could not be read: asked again later."""

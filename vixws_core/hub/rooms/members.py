@@ -216,7 +216,7 @@ class Members:
         for codec, live, ids in targets:
             self._outbox.share(live, ids, codec.share(frame), 1)
         if self._step.parked:
-            self._cursors.settle()
+            self._cursors.take_out_parked()
         if not room.stored and sum([len(ids) for _, _, ids in targets]) < len(room.members):
             reached = {id for _, _, ids in targets for id in ids}
             for member in room.members.values():

@@ -23,13 +23,6 @@ class Tail:
         entries = self.entries
         return bool(entries) and entries[0][0] <= cursor + 1 <= entries[-1][0]
 
-    def id_at(self, off: int) -> str | None:
-        """The id of the entry at `off`, or None where it is not here."""
-        entries = self.entries
-        if not entries or not entries[0][0] <= off <= entries[-1][0]:
-            return None
-        return entries[off - entries[0][0]][1]
-
     def after(self, cursor: int) -> Iterator[tuple[int, str, bytes]]:
         """The entries behind `cursor`, which must be covered."""
         return islice(self.entries, cursor + 1 - self.entries[0][0], None)

@@ -111,7 +111,7 @@ class History:
         connection = None if conn is None else self._step.connections.get(conn)
         session = None if connection is None else connection.session
         if session is not None:
-            self._reading.settle(session, weight)
+            self._reading.paid(session, weight)
         return session
 
     # ---- the application's --------------------------------------------------------------------------

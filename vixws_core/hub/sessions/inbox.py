@@ -1,4 +1,4 @@
-"""A session's inbox: what its frames hold, in order, one record at a time."""
+"""A session's inbox: what its frames hold and whose business that is, in order, one record at a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Inbox:
         most = 0 if holding else step.config.events_per_step_max
         events = reader.feed(data, most)
         if holding:
-            self._reading.settled(connection)
+            self._reading.forget_ready(connection)
         elif len(events) >= most and reader.held:
             # Threat row 7: so many events a step; the rest waits for the next.
             self._reading.come_back(connection)
@@ -57,7 +57,7 @@ class Inbox:
             self._timers.end_message(connection)
         else:
             if step.ready:
-                self._reading.settled(connection)
+                self._reading.forget_ready(connection)
             if connection.pauses & Pause.BACKLOG:
                 self._reading.resume(connection, Pause.BACKLOG)
             if not reader.in_message:
@@ -168,7 +168,7 @@ class Inbox:
                 queue.append(item)
         if len(queue) >= self._step.config.pending_messages_max:
             self._reading.pause(session.connection, Pause.QUEUED)
-            self._reading.settled(session.connection)
+            self._reading.forget_ready(session.connection)
 
     def finished(self, input: HandlerFinished) -> None:
         """The application is done with a record: what waits behind it has its turn."""
@@ -179,7 +179,7 @@ class Inbox:
         session.busy = False
         items, session.queue = session.queue, None
         if input.failed:
-            self._reading.settled(connection)
+            self._reading.forget_ready(connection)
             self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
         elif items:
             self._deliver(session, tuple(items))

@@ -89,7 +89,7 @@ class Lifecycle:
         connection.move(CLOSING, step.now)
         session.drop_queue()
         self._leave_rooms(session)
-        self._reading.settled(connection)
+        self._reading.forget_ready(connection)
         if by_peer:  # The peer's close frame is here already.
             self.end_transport(connection)
             return
@@ -160,7 +160,7 @@ class Lifecycle:
             connection.move(CLOSED, step.now)
         if connection.session is not None:
             self._leave_rooms(connection.session)
-        self._reading.settled(connection)
+        self._reading.forget_ready(connection)
         step.out.append(CloseTransport(connection.id, abort))
         if not abort:
             self._timers.arm(connection, connection.since + step.config.close_timeout_s)

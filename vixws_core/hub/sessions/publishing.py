@@ -85,7 +85,7 @@ class Publishing:
         """Tells a publisher that its message is stored."""
         connection = None if asked.conn is None else self._step.connections.get(asked.conn)
         if connection is not None and (session := connection.session) is not None:
-            self._reading.settle(session)
+            self._reading.paid(session)
             if asked.ref is not None or asked.mid is not None:
                 self._outbox.answer(connection, _ack(asked, input))
             if self._lifecycle.draining:
@@ -98,7 +98,7 @@ class Publishing:
         """Tells a publisher that the store could not."""
         connection = None if asked.conn is None else self._step.connections.get(asked.conn)
         if connection is not None and (session := connection.session) is not None:
-            self._reading.settle(session)
+            self._reading.paid(session)
             # A client's publish is never lost in silence; the application that asked is told below.
             if asked.ref is not None or asked.request is None:
                 told = wire.store_error(input.code, input.message)

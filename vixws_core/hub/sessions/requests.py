@@ -1,4 +1,4 @@
-"""What clients ask of the hub itself: the `$` messages, and whose business any other one is."""
+"""What clients ask of the hub itself: the `$` messages; a publish goes on to `publishing`."""
 
 from __future__ import annotations
 
