@@ -12,11 +12,16 @@ __all__ = ["check_name", "check_room", "matches"]
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
 
+_FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that show nothing: the Hangul fillers and the empty Braille pattern."""
+
+
 @lru_cache(8192)
 def check_room(name: str) -> str:
     """Returns the name of a room, or raises.
 
-    1–128 bytes of UTF-8, in NFC, without control or invisible characters; names below `@` are the protocol's.
+    1–128 bytes of UTF-8, in NFC, without control or invisible characters, and
+    with one at least that can be seen; names below `@` are the protocol's.
 
     Raises: `BadRoom`, which says what was expected.
     """
@@ -30,9 +35,16 @@ def check_room(name: str) -> str:
         raise BadRoom(f"room {name!r:.60} must be in Unicode normal form C")
     if any(unicodedata.category(char) in _INVISIBLE for char in name):
         raise BadRoom(f"room {name!r:.60} must not have control or invisible characters")
+    if not any(_is_visible(char) for char in name):
+        raise BadRoom(f"room {name!r:.60} must have a character that can be seen")
     if name[0] == "@":
         raise BadRoom(f"room {name!r:.60} is reserved: names that begin with @ belong to the protocol")
     return name
+
+
+def _is_visible(char: str) -> bool:
+    """Whether a character shows by itself: no space, no mark that needs another character, no filler."""
+    return char not in _FILLERS and unicodedata.category(char)[0] not in "ZM"
 
 
 def check_name(room: str) -> str:

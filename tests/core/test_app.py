@@ -159,6 +159,25 @@ def test_what_is_told_of_a_bad_payload_is_one_line_of_300_characters(router: Rou
     assert details == [("much ado " * 100)[:300]]
 
 
+@pytest.mark.parametrize(
+    ("known", "offered", "agreed"),
+    [
+        ((), "vixws.v1", "vixws.v1"),
+        (("chat",), "vixws.v1", "vixws.v1"),
+        (("chat",), "chat, vixws.v1", "chat"),
+        (("chat",), "vixws.v1, chat", "vixws.v1"),
+        ((), "vixws.v2, mqtt", None),
+    ],
+)
+def test_vixws_v1_is_known_on_every_route(known: tuple[str, ...], offered: str, agreed: str | None) -> None:
+    router = Router()
+    seen: list[str | None] = []
+    router.on_open(lambda session: seen.append(session.subprotocol))
+    AppRig(routes={"/": (router, known)}).connect("/", f"Sec-WebSocket-Protocol: {offered}")
+
+    assert seen == [agreed]
+
+
 def test_each_route_has_handlers_and_subprotocols_of_its_own() -> None:
     first, second = Router(), Router()
     seen: list[object] = []

@@ -72,7 +72,8 @@ class Server(Router):
     def route(self, path: str, subprotocols: Sequence[str] = ()) -> Router:
         """Opens another path for upgrades, with handlers of its own; `/` and `/ws` name the server's.
 
-        The first of the client's subprotocols that is among `subprotocols` is agreed on (RFC 6455 §4.2.2).
+        The first of the client's subprotocols that is among `subprotocols`, or is `vixws.v1`, is agreed on
+        (RFC 6455 §4.2.2).
         Raises: `LocalError` for a path that is taken or does not begin with `/`.
         """
         if not path.startswith("/") or "?" in path or "#" in path:

@@ -8,7 +8,7 @@ that and sends the outcome back in. So the rules of order and failure are writte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, Unpack
+from typing import Any, Final, TypeAlias, Unpack
 
 from ..effects import (
     Closed,
@@ -28,7 +28,10 @@ from .dispatch import Report, Runner, Steps, Waiting
 from .router import Router
 from .session import Session, SessionState
 
-__all__ = ["App"]
+__all__ = ["SUBPROTOCOL", "App"]
+
+SUBPROTOCOL: Final = "vixws.v1"
+"""The subprotocol that names the wire protocol, version 1 (PROTOCOL §2)."""
 
 Pages: TypeAlias = Callable[[str, str, tuple[tuple[str, str], ...]], tuple[int, tuple[tuple[str, str], ...], bytes]]
 Arrived: TypeAlias = Callable[[int, tuple[tuple[str, str], ...]], tuple[str, bool | None] | None]
@@ -185,7 +188,8 @@ class App:
             self._do(Respond(effect.conn, *_no_pages(effect.method, path, effect.headers)))
             return
         router, known = route
-        subprotocol = next((name for name in effect.subprotocols if name in known), None)
+        # A browser fails a handshake that echoes none of what it offered, so our own name is known on every route.
+        subprotocol = next((name for name in effect.subprotocols if name in known or name == SUBPROTOCOL), None)
         state = SessionState(router)
         self._sessions[effect.conn] = Session(self._commands, state, effect.conn, peer, effect.target, effect.headers)
         accept = Accept(effect.conn, subprotocol, router.is_typed, router.guarded, limited)

@@ -73,28 +73,33 @@ class HeadReader:
     the answer is 431 (RFC 6585 §5).
     """
 
-    __slots__ = ("_buffer", "_head_bytes_max", "_headers_max")
+    __slots__ = ("_buffer", "_head_bytes_max", "_headers_max", "_looked_at")
 
     def __init__(self, head_bytes_max: int, headers_max: int) -> None:
         self._head_bytes_max = head_bytes_max
         self._headers_max = headers_max
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._looked_at = 0
+        """Bytes that were looked at already: each is looked at once, however a peer cuts them."""
 
     def feed(self, data: bytes) -> tuple[Head | HeadRefused | None, bytes]:
         """Takes bytes; returns what they amount to (None: more is needed) and the bytes behind the head."""
-        self._buffer += data
-        end = self._buffer.find(b"\r\n\r\n")
-        head = self._buffer if end < 0 else self._buffer[: end + 4]
+        buffer = self._buffer
+        buffer += data
+        begin = max(0, self._looked_at - 3)  # An end of the head, or a bad end of a line, may have begun before.
+        end = buffer.find(b"\r\n\r\n", begin)
+        size = len(buffer) if end < 0 else end + 4
         # RFC 9112 §2.2 and §5.2: a bare LF or CR and folded lines are refused, not repaired. Only bytes within the
         # limit are looked at, so that the verdict does not depend on how they were cut.
-        if _BAD_LINE_END.search(head, 0, self._head_bytes_max):
+        if _BAD_LINE_END.search(buffer, begin, min(size, self._head_bytes_max)):
             return HeadRefused(400, "lines must end in CR LF and must not be folded"), b""
-        if len(head) > self._head_bytes_max:
+        if size > self._head_bytes_max:
             return HeadRefused(431, f"the request head is over {self._head_bytes_max} bytes"), b""
         if end < 0:
+            self._looked_at = size
             return None, b""
-        rest = self._buffer[end + 4 :]
-        self._buffer = b""
+        head, rest = bytes(buffer[:size]), bytes(buffer[size:])
+        buffer.clear()
         return self._parse(head), rest
 
     def _parse(self, data: bytes) -> Head | HeadRefused:
@@ -116,9 +121,19 @@ class HeadReader:
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             return HeadRefused(400, "one good Host header is expected")
         method = event.method.decode("latin-1")
-        if any(name == "upgrade" for name, _ in headers):
+        if _offers_websocket(headers):
             return _upgrade(method, target, headers)
         return Head(method, target, headers, upgrade=False)
+
+
+def _offers_websocket(headers: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a request offers an upgrade to WebSocket; any other offer, as of h2c, may be ignored (RFC 9110 §7.8)."""
+    return any(
+        item.strip().lower().partition("/")[0] == "websocket"
+        for name, value in headers
+        if name == "upgrade"
+        for item in value.split(",")
+    )
 
 
 def _upgrade(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> Head | HeadRefused:

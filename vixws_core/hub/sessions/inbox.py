@@ -77,7 +77,7 @@ class Inbox:
     def _sort(self, connection: Connection, session: Session, events: list[Received]) -> None:
         """Turns what the frames held into messages in turn, and answers pings."""
         items: list[Pending] = []
-        pong: PingReceived | None = None
+        pongs: list[bytes] = []
         controls = 0
         for event in events:
             kind = type(event)
@@ -96,7 +96,7 @@ class Inbox:
             else:
                 controls += 1
                 if isinstance(event, PingReceived):
-                    pong = event
+                    pongs.append(encode_frame(PONG, event.payload))
                 else:
                     assert isinstance(event, PongReceived)
         if items:
@@ -106,9 +106,9 @@ class Inbox:
             self._charge(connection, connection.message_allowance, len(events) - controls)
         if controls:
             self._count_controls(connection, controls)
-        if pong is not None and connection.state in SENDABLE:
-            # RFC 6455 §5.5.3: an endpoint may answer only the most recent ping.
-            self._outbox.send(connection, encode_frame(PONG, pong.payload))
+        if pongs and connection.state in SENDABLE:
+            # RFC 6455 §5.5.3 lets an endpoint answer only the most recent ping; everybody answers all of them.
+            self._outbox.send(connection, b"".join(pongs))
 
     def _item(self, connection: Connection, session: Session, text: str) -> Pending | None:
         """Decides whose business a text message is; None where it was refused."""
