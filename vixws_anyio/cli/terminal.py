@@ -17,6 +17,7 @@ __all__ = [
     "OK",
     "USAGE",
     "CommandFailed",
+    "Lines",
     "Progress",
     "colour",
     "complain",
@@ -34,6 +35,10 @@ USAGE: Final = 2
 """It could not start: a flag, the configuration, a port, a store."""
 
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "grey": 90}
+LINE_MAX: Final = 2_000
+"""Characters of one line of a log; what is longer is cut."""
+TRACE_LINES_MAX: Final = 200
+"""Lines of one traceback in a log."""
 _LEVELS: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
@@ -122,8 +127,11 @@ def is_fault_of_caller(exc: BaseException) -> bool:
     return isinstance(exc, LocalError | StoreError | CommandFailed)
 
 
-class _Lines(logging.Formatter):
-    """One event a line; a traceback is lines of its own on a terminal only."""
+class Lines(logging.Formatter):
+    """One event a line; a traceback is lines of its own on a terminal only, each with a bar before it.
+
+    Whatever a peer or a program wrote is escaped and cut, so that nobody forges a line or moves the cursor.
+    """
 
     def __init__(self, terminal: bool) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -131,15 +139,32 @@ class _Lines(logging.Formatter):
         self._terminal = terminal
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        """Writes one event."""
+        record.asctime = self.formatTime(record, self.datefmt)
+        record.message = _escaped(record.getMessage())
+        lines = [self.formatMessage(record)]
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).splitlines()
+            if len(trace) > TRACE_LINES_MAX:  # Where it broke stands at the end.
+                trace = [f"… {len(trace) - TRACE_LINES_MAX} lines are left out", *trace[-TRACE_LINES_MAX:]]
+            lines += [_escaped(line) for line in trace]
         if not self._terminal:
-            return text.replace("\r", "\\r").replace("\n", "\\n")
+            return "\\n".join(lines)
+        text = "\n  | ".join(lines)
         shade = _LEVELS.get(record.levelname)
         return colour(shade, text, sys.stderr) if shade else text
+
+
+def _escaped(text: str) -> str:
+    """A text without characters that act on a terminal, at most so long."""
+    text = text if len(text) <= LINE_MAX else f"{text[:LINE_MAX]}…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def log_to_stderr() -> None:
     """Sends all logs to stderr, from INFO upwards."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(sys.stderr.isatty()))
+    handler.setFormatter(Lines(sys.stderr.isatty()))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
