@@ -82,31 +82,43 @@ def host_text(host: str) -> str:
 class MetricsListener:
     """Answers `GET /metrics` and nothing else: 8 connections at most, 10 s each, one request each.
 
+    A ninth takes the place of the one that has been here longest: a scrape takes milliseconds, so that whoever stays
+    does not scrape, and cannot keep the scraper out.
+
     `render(accept)` gives the content type and the body for an `Accept` header.
     """
 
     def __init__(self, render: Callable[[str], tuple[str, bytes]]) -> None:
         self._render = render
-        self._count = 0
+        self._open: dict[socket.socket, anyio.CancelScope] = {}
+        """Connections, in order of arrival."""
 
-    def admit(self, sock: socket.socket) -> bool:
-        """Counts a connection; False, and closed, where there are too many."""
-        if self._count >= SCRAPES_MAX:
-            sock.close()
-            return False
-        self._count += 1
-        return True
+    def admit(self, sock: socket.socket) -> None:
+        """Takes a connection in; where there are too many, the one that is here longest has to go."""
+        if len(self._open) >= SCRAPES_MAX:
+            self._open.pop(next(iter(self._open))).cancel()
+        self._open[sock] = anyio.CancelScope()
 
     async def serve(self, sock: socket.socket) -> None:
-        """Reads one request and answers it."""
+        """Reads one request of a connection that was taken in, and answers it."""
+        scope = self._open.get(sock)
+        if scope is None:  # It had to go before it began.
+            sock.close()
+            return
+        scope.deadline = anyio.current_time() + SCRAPE_S
+        stream: SocketStream | None = None
         try:
-            with anyio.move_on_after(SCRAPE_S):
-                async with await SocketStream.from_socket(sock) as stream:
+            with scope:
+                stream = await SocketStream.from_socket(sock)
+                async with stream:
                     await stream.send(await self._answer(stream))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError):
             return  # The scraper is gone; it will come again.
         finally:
-            self._count -= 1
+            if stream is None:
+                sock.close()
+            if self._open.get(sock) is scope:
+                del self._open[sock]
 
     async def _answer(self, stream: SocketStream) -> bytes:
         reader = HeadReader(HEAD_BYTES_MAX, HEADERS_MAX)

@@ -337,8 +337,8 @@ class Runtime:
         return driver.serve_socket if self._settings.tls is None else self._take_tls
 
     def _take_scrape(self, listener: MetricsListener, sock: socket.socket, peer: str) -> None:
-        if listener.admit(sock):
-            self._start(listener.serve, sock)
+        listener.admit(sock)
+        self._start(listener.serve, sock)
 
     def _take_tls(self, sock: socket.socket, peer: str) -> None:
         driver = self._driver
