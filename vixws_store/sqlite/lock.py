@@ -8,7 +8,7 @@ import os
 from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "create_private"]
 
 
 class FileLock:
@@ -60,3 +60,14 @@ class FileLock:
         except FileNotFoundError:
             return False
         return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+
+
+def create_private(path: str) -> None:
+    """Creates an empty file that only its owner may read and write, unless something is there.
+
+    SQLite takes an empty file for a new database, and gives its write-ahead log the same rights. Raises: `OSError`.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return

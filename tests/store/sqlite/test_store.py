@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from vixws_core.effects import Effect, StoreAppend
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import Input, RoomAdvanced, StoreAppended, StoreFailed, TimePassed
-from vixws_store import Limits, SqliteMessageStore
+from vixws_store import Limits, SqliteMessageStore, SqliteOutbox
 
 pytestmark = pytest.mark.anyio
 
@@ -314,3 +315,20 @@ async def test_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, anyi
     assert not set(acked) - stored
     for page in pages:
         assert list(range(1, page.head + 1)) == [row.off for row in page.rows]
+
+
+async def test_new_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    path, kept = tmp_path / "a.db", tmp_path / "kept.db"
+    kept.touch(mode=0o640)
+    before = os.umask(0)
+    try:
+        for file in (path, kept):
+            async with SqliteMessageStore(file).run():
+                modes = {name.name: stat.S_IMODE(name.stat().st_mode) for name in tmp_path.glob(f"{file.name}*")}
+        async with SqliteOutbox(tmp_path / "out.db").run():
+            outbox = stat.S_IMODE((tmp_path / "out.db").stat().st_mode)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(path.stat().st_mode) == outbox == 0o600
+    assert modes["kept.db"] == modes["kept.db-wal"] == 0o640  # Whoever made it chose.
