@@ -27,7 +27,9 @@ GROUND: Final = {
 """The ground: public, shared by all packages, and its own order."""
 
 TABLE: Final = {
-    "wire.frames": "",
+    "wire.encoding": "",
+    "wire.received": "",
+    "wire.frames": "wire.encoding wire.received",
     "wire.http": "",
     "wire.payloads": "",
     "wire.envelope": "wire.payloads",

@@ -24,6 +24,7 @@ OWNERS: Final = {
     "connection.close_code": "hub.sessions.lifecycle",
     "connection.close_reason": "hub.sessions.lifecycle",
     "connection.control_allowance": "hub.sessions.inbox",
+    "connection.discarded": "hub.sessions.lifecycle",
     "connection.handshake": "hub.arrivals",
     "connection.last_data": "hub.connection.outbox",
     "connection.last_flush": "hub.connection.outbox",

@@ -629,3 +629,29 @@ def test_time_without_a_byte_taken_counts_from_when_a_connection_was_parked() ->
 
     assert harness.hub.is_open(peer.conn)
     assert when_closed(harness, peer, 10) == 1
+
+
+def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
+    """Our ping stands behind what waits for it: bytes that it takes count as life."""
+    harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
+    peer = harness.client()
+    peer.takes = False
+    harness.put(Send(peer.conn, b"x" * 60_000))
+    for _ in range(50):
+        harness.run_until(harness.now + 4)
+        peer.flush(1_000)
+    assert harness.hub.is_open(peer.conn)
+
+    assert when_closed(harness, peer, 60) <= 15
+
+
+def test_row_14_a_peer_that_takes_all_and_says_nothing_is_dead() -> None:
+    harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
+    peer = harness.client()
+    peer.takes = False
+    for _ in range(15):
+        harness.run_until(harness.now + 1)
+        harness.put(Send(peer.conn, b"x"))
+        peer.flush()
+
+    assert not harness.hub.is_open(peer.conn)

@@ -237,3 +237,68 @@ def test_close_frames_carry_code_and_a_whole_reason(code: int, reason: str, payl
     frame = encode_close(code, reason)
 
     assert frame == bytes((0x80 | CLOSE, len(payload))) + payload
+
+
+def fragments(count: int, mask: bytes | None = MASK) -> bytes:
+    """The first frame of a text message, and so many continuations of one byte."""
+    first = encode_frame(TEXT, b"a", mask)
+    return b"\x01" + first[1:] + (b"\x00" + first[1:]) * count
+
+
+def test_row_7_fragments_count_as_what_is_taken_in_one_call() -> None:
+    reader = FrameReader(message_bytes_max=1_000)
+    taken = []
+    data = fragments(200)
+    for _ in range(5):
+        assert reader.feed(data, 64) == []
+        taken.append(reader.quiet)
+        data = b""
+
+    assert taken == [64, 64, 64, 9, 0]
+    assert reader.held == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.sampled_from([0x81, 0x82, 0x01, 0x00, 0x80, 0x89, 0x8A])), max_size=8),
+    st.lists(st.integers(0, 400), max_size=6),
+    st.booleans(),
+)
+def test_the_peers_close_is_found_behind_any_frames_however_they_are_cut(
+    frames: list[tuple[int, int]], cuts: list[int], client: bool
+) -> None:
+    mask = None if client else MASK
+    data = b"".join(
+        bytes((first,)) + encode_frame(TEXT, b"x" * min(size, 125 if first & 8 else size), mask)[1:]
+        for size, first in frames
+    )
+    reader = FrameReader(client=client, message_bytes_max=1_000)
+    found = [reader.skim(chunk) for chunk in cut(data + encode_close(4_000, "done", mask) + b"what follows", cuts)]
+
+    assert [event for event in found if event is not None] == [CloseReceived(4_000, "done")]
+
+
+def test_skimming_takes_over_in_the_midst_of_a_frame() -> None:
+    whole = encode_frame(TEXT, b"x" * 900, MASK)
+    reader = FrameReader(message_bytes_max=1_000)
+    assert reader.feed(fragments(2) + b"\x80" + whole[1:700]) == []
+
+    assert reader.skim(whole[700:]) is None
+    assert reader.skim(encode_close(1_000, "", MASK)) == CloseReceived(1_000, "")
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [(b"\x03", 1002), (b"\x03\xe7", 1002), (b"\x03\xed", 1002), (b"\x13\x88", 1002), (b"\x03\xe8\xff", 1007)],
+    ids=["one byte", "999", "1005", "5000", "bad utf-8"],
+)
+def test_a_bad_close_behind_ours_is_a_fault(payload: bytes, code: int) -> None:
+    found = FrameReader(message_bytes_max=1_000).skim(encode_frame(CLOSE, payload, MASK))
+
+    assert isinstance(found, FrameFailed)
+    assert found.code == code
+
+
+def test_a_broken_header_behind_our_close_is_a_fault() -> None:
+    found = FrameReader(message_bytes_max=1_000).skim(b"\xf1\x80")
+
+    assert isinstance(found, FrameFailed)

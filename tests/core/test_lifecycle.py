@@ -23,6 +23,7 @@ from vixws_core.effects import (
     SendBytes,
     StoreAppend,
 )
+from vixws_core.hub.sessions.lifecycle import DISCARDED_MAX
 from vixws_core.inputs import (
     Accept,
     BytesReceived,
@@ -669,6 +670,23 @@ def test_everything_behind_our_close_is_discarded() -> None:
     assert harness.received == []
     peer.raw(text_frame({"type": "b"}) + close_frame())
     assert harness.closes(peer) == [(1000, "")]
+
+
+def test_row_12_a_flood_behind_our_close_is_cut_after_a_budget() -> None:
+    """It is looked through for the peer's close and not parsed; what may be under way has room."""
+    harness = Harness()
+    harness.ending = False
+    peer = harness.client()
+    harness.put(Close(peer.conn, 1008, "enough"))
+    flood = text_frame({"type": "$ping"}) * 2_000
+    sent = 0
+    while not peer.closed and sent < 3 * DISCARDED_MAX:
+        peer.raw(flood)
+        sent += len(flood)
+
+    assert peer.aborted
+    assert DISCARDED_MAX < sent <= DISCARDED_MAX + len(flood)
+    assert "$pong" not in peer.types()
 
 
 def test_everything_behind_the_peers_close_is_discarded() -> None:

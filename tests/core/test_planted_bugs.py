@@ -118,7 +118,7 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "if m.live]",
     ),
     "a frame of 126 bytes has a short header": (
-        "vixws_core.wire.frames",
+        "vixws_core.wire.encoding",
         "        if size < 126:\n            return bytes((0x80 | opcode, size)) + payload",
         "        if size < 127:\n            return bytes((0x80 | opcode, size)) + payload",
     ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from vixws_core.config import HubConfig
 from vixws_core.effects import PauseReading, PeerMisbehaved, ResumeReading
 from vixws_core.inputs import Connected
+from vixws_core.wire.frames import TEXT, encode_frame
 
-from .harness import REQUEST, Harness, Peer
+from .harness import MASK, REQUEST, Harness, Peer
 
 SLOW = HubConfig(messages_per_s=10.0, messages_burst=20)
 
@@ -76,3 +77,12 @@ def test_row_7_what_a_limited_connection_sent_before_it_went_is_handled() -> Non
 
     assert [message["off"] for message in reader.messages()] == list(range(1, 31))
     assert len(harness.closes(peer)) == 1
+
+
+def test_row_7_fragments_cost_as_much_as_messages() -> None:
+    harness = Harness(SLOW)
+    peer = harness.client()
+    peer.raw(encode_frame(TEXT, b"", MASK)[:1].replace(b"\x81", b"\x01") + encode_frame(TEXT, b"", MASK)[1:])
+    peer.raw(b"".join(b"\x00" + encode_frame(TEXT, b"x", MASK)[1:] for _ in range(30)))
+
+    assert [told.conn for told in harness.effects(PauseReading)] == [peer.conn]

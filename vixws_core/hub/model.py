@@ -139,6 +139,7 @@ class Connection:
         "close_reason",
         "codec",
         "control_allowance",
+        "discarded",
         "handshake",
         "id",
         "last_data",
@@ -169,6 +170,8 @@ class Connection:
         self.close_reason: str = ""
         self.close_by_peer: bool = False
         """Whether the peer asked for the end, or its fault did."""
+        self.discarded: int = 0
+        """Bytes that came behind our close frame."""
         self.handshake: Handshake | None = handshake
         self.session: Session | None = None
         """The message half; None until it is accepted, and after its end was told."""
@@ -179,7 +182,7 @@ class Connection:
         self.parked: bool = False
         """It is above its mark: its rooms stay at their cursors."""
         self.last_flush: float = now
-        """When it last took bytes, while it is parked."""
+        """When it last took bytes while more of them waited."""
         self.last_data: float = now
         """When a data frame last went either way."""
         self.pauses: int = 0

@@ -11,11 +11,12 @@ from __future__ import annotations
 from io import BytesIO, StringIO
 from typing import Final
 
-import msgspec
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from ..codes import CLOSE_NO_CODE, CLOSE_NO_FRAME, CLOSE_POLICY, CLOSE_TOO_BIG
+from ..codes import CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
+from .encoding import BINARY, CLOSE, PING, PONG, TEXT, encode_close, encode_frame, mask_bytes
+from .received import CloseReceived, FrameFailed, PingReceived, PongReceived, Received, close_of
 
 __all__ = [
     "BINARY",
@@ -34,93 +35,12 @@ __all__ = [
     "mask_bytes",
 ]
 
-TEXT: Final = 0x1
-BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
-
-_XOR_MAX: Final = 1024
-"""Up to this many bytes one big-integer XOR is faster than four strided translations (measured, CPython 3.13)."""
-
 _HELD_MAX: Final = 4096
 """An incomplete frame up to this size waits in our buffer; a larger one goes to wsproto as it comes."""
 
 _NEWS: Final = b"\x81\x82"
 _CONTROL_OPCODES: Final = frozenset((CLOSE, PING, PONG))
 _DATA_OPCODES: Final = frozenset((0x0, TEXT, BINARY))
-_TRANSLATIONS: Final = tuple(bytes(byte ^ key for byte in range(256)) for key in range(256))
-
-
-class PingReceived(msgspec.Struct, frozen=True, gc=False):
-    """A ping (RFC 6455 §5.5.2); `payload` is at most 125 bytes."""
-
-    payload: bytes
-
-
-class PongReceived(msgspec.Struct, frozen=True, gc=False):
-    """A pong (RFC 6455 §5.5.3)."""
-
-    payload: bytes
-
-
-class CloseReceived(msgspec.Struct, frozen=True, gc=False):
-    """A close frame (RFC 6455 §5.5.1); `code` is 1005 where it had none. Nothing follows it."""
-
-    code: int
-    reason: str
-
-
-class FrameFailed(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke the framing: close with `code` (1002, 1007, 1008 or 1009). Nothing follows it."""
-
-    code: int
-    reason: str
-
-
-Received = str | bytes | PingReceived | PongReceived | CloseReceived | FrameFailed
-"""One whole thing received: a text message, a binary message, a control frame, or the end."""
-
-
-def mask_bytes(data: bytes, key: bytes) -> bytes:
-    """XORs `data` with the 4-byte masking key, repeated (RFC 6455 §5.3); its own inverse."""
-    size = len(data)
-    if size <= _XOR_MAX:
-        mask = (key * ((size + 3) >> 2))[:size]
-        return (int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")).to_bytes(size, "little")
-    out = bytearray(size)
-    for at in range(4):
-        out[at::4] = data[at::4].translate(_TRANSLATIONS[key[at]])
-    return bytes(out)
-
-
-def encode_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
-    """Writes one final frame; clients must give a fresh 4-byte `mask`, servers none (RFC 6455 §5.1, §5.2)."""
-    size = len(payload)
-    if mask is None:
-        if size < 126:
-            return bytes((0x80 | opcode, size)) + payload
-        if size < 65_536:
-            return bytes((0x80 | opcode, 126, size >> 8, size & 255)) + payload
-        return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
-    if size < 126:
-        head = bytes((0x80 | opcode, 0x80 | size))
-    elif size < 65_536:
-        head = bytes((0x80 | opcode, 0xFE, size >> 8, size & 255))
-    else:
-        head = bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big")
-    return head + mask + mask_bytes(payload, mask)
-
-
-def encode_close(code: int, reason: str = "", mask: bytes | None = None) -> bytes:
-    """Writes a close frame; the reason is cut to whole characters within 123 bytes (RFC 6455 §5.5.1).
-
-    1005 and 1006 must not be sent (RFC 6455 §7.4.1): for them the frame has no code.
-    """
-    if code in (CLOSE_NO_CODE, CLOSE_NO_FRAME):
-        return encode_frame(CLOSE, b"", mask)
-    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
-    return encode_frame(CLOSE, code.to_bytes(2, "big") + text.encode(), mask)
 
 
 class FrameReader:
@@ -142,6 +62,7 @@ class FrameReader:
         "_message_bytes_max",
         "_parts",
         "_slow_left",
+        "quiet",
     )
 
     def __init__(self, *, client: bool = False, message_bytes_max: int, fragments_max: int = 65_536) -> None:
@@ -155,6 +76,8 @@ class FrameReader:
         self._fragments = 0  # Frames of the message being gathered; 0: none is.
         self._gathered = 0  # Payload bytes of the message being gathered, by its headers.
         self._parts: StringIO | BytesIO | None = None
+        self.quiet: int = 0
+        """Frames of the last `feed` that made nothing received: fragments, each of which costs as much as a message."""
 
     @property
     def in_message(self) -> bool:
@@ -167,22 +90,25 @@ class FrameReader:
         return len(self._buffer)
 
     def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
-        """Takes bytes (possibly none) and returns at most `most` things received; the rest waits for the next call.
+        """Takes bytes (possibly none) and returns what was received; the rest waits for the next call.
 
-        After `CloseReceived` or `FrameFailed` everything further is discarded.
+        At most `most` frames are taken, those included that make nothing received by themselves (`quiet`). After
+        `CloseReceived` or `FrameFailed` everything further is discarded.
         """
+        self.quiet = 0
         if self._failed:
             return []
         if self._buffer:
             data = self._buffer + data
         out: list[Received] = []
-        at = 0
+        at = quiet = 0
         size = len(data)
-        while at < size and len(out) < most:
+        while at < size and len(out) + quiet < most:
+            before = len(out)
             if self._slow_left or self._fragments:
                 used = self._slow(data, at, out)
             else:
-                used = self._fast(data, at, out, most)
+                used = self._fast(data, at, out, most - quiet)
                 if not used:
                     used = self._unusual(data, at, out)
             if self._failed:
@@ -190,9 +116,50 @@ class FrameReader:
                 return out
             if not used:
                 break
+            if len(out) == before:
+                quiet += 1
             at += used
         self._buffer = data[at:] if at else data
+        self.quiet = quiet
         return out
+
+    def skim(self, data: bytes) -> CloseReceived | FrameFailed | None:
+        """Looks for the peer's close frame and for nothing else: no payload is unmasked, checked or kept.
+
+        For what comes behind our own close frame, which is discarded (RFC 6455 §1.4). It takes over from `feed` in
+        the midst of a frame or a message; afterwards only `skim` may be called.
+        """
+        if self._failed:
+            return None
+        if self._buffer:
+            data = self._buffer + data
+        self._authority = self._parts = None
+        at = min(len(data), self._slow_left)
+        self._slow_left -= at
+        while not self._slow_left:
+            shape = self._shape(data, at)
+            if shape is None:
+                break
+            head_size, length, opcode = shape
+            if length < 0:
+                return self._skimmed(FrameFailed(CLOSE_PROTOCOL_ERROR, "a broken frame"))
+            stop = at + head_size + length
+            if opcode == CLOSE:
+                if stop > len(data):
+                    break
+                payload = data[at + head_size : stop]
+                if not self._client:
+                    payload = mask_bytes(payload, data[at + head_size - 4 : at + head_size])
+                return self._skimmed(close_of(payload))
+            self._slow_left = max(0, stop - len(data))
+            at = min(stop, len(data))
+        self._buffer = data[at:]
+        return None
+
+    def _skimmed(self, found: CloseReceived | FrameFailed) -> CloseReceived | FrameFailed:
+        self._failed = True
+        self._buffer = b""
+        return found
 
     def _fast(self, data: bytes, start: int, out: list[Received], most: int) -> int:
         """Takes whole unfragmented frames from `data[start:]`; returns the bytes used, 0 where none is there."""

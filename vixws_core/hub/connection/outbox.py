@@ -125,9 +125,9 @@ class Outbox:
                 continue
             total += count
             connection.unsent = unsent = connection.unsent - count
-            if connection.parked:
-                connection.last_flush = now  # Only who is parked has to take something in time.
-            elif (session := connection.session) is None or not session.catching_up:
+            if unsent:
+                connection.last_flush = now  # More waits than the system takes: that it took some is a sign of life.
+            if not connection.parked and ((session := connection.session) is None or not session.catching_up):
                 continue
             if unsent < low:
                 if found is None:

@@ -89,8 +89,11 @@ class Timers:
 
     @staticmethod
     def silent_since(connection: Connection) -> float:
-        """Since when no byte came, while it was read."""
-        return max(connection.last_received, connection.resumed_at)
+        """Since when it gave no sign of life, while it was read: no byte came, and it took none of those that wait.
+
+        A ping of ours stands behind what waits, and a peer that reads slowly answers it late.
+        """
+        return max(connection.last_received, connection.resumed_at, connection.last_flush)
 
     @staticmethod
     def idle_since(connection: Connection) -> float:

@@ -47,10 +47,11 @@ class Inbox:
         holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
         most = 0 if holding else step.config.events_per_step_max
         events = reader.feed(data, most)
+        frames = len(events) + reader.quiet
         if holding:
             self._reading.forget_ready(connection)
-        elif len(events) >= most and reader.held:
-            # Threat row 7: so many events a step; the rest waits for the next.
+        elif frames >= most and reader.held:
+            # Threat row 7: so many frames a step; the rest waits for the next.
             self._reading.come_back(connection)
             if reader.held > BACKLOG_BYTES:
                 self._reading.pause(connection, Pause.BACKLOG)
@@ -66,16 +67,16 @@ class Inbox:
             elif connection.message_since == FAR or any(type(event) in (str, bytes) for event in events):
                 # Another message began; control frames in the midst of one give it no more time.
                 self._timers.begin_message(connection)
-        if events:
-            self._sort(connection, session, events)
+        if frames:
+            self._sort(connection, session, events, frames)
         state = connection.state
         if state is ENDING or state is GONE:
             self._lifecycle.conclude(connection)
         elif self._lifecycle.draining:
             self._lifecycle.drain(connection)
 
-    def _sort(self, connection: Connection, session: Session, events: list[Received]) -> None:
-        """Turns what the frames held into messages in turn, and answers pings."""
+    def _sort(self, connection: Connection, session: Session, events: list[Received], frames: int) -> None:
+        """Turns what so many frames held into messages in turn, and answers pings."""
         items: list[Pending] = []
         pongs: list[bytes] = []
         controls = 0
@@ -103,7 +104,8 @@ class Inbox:
             self._outbox.touch(connection)
             self._deliver(session, items)
         if connection.message_allowance is not None:
-            self._charge(connection, connection.message_allowance, len(events) - controls)
+            # Frames, not messages: a fragment costs as much.
+            self._charge(connection, connection.message_allowance, frames - controls)
         if controls:
             self._count_controls(connection, controls)
         if pongs and connection.state in SENDABLE:

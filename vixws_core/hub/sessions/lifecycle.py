@@ -5,12 +5,14 @@ Rooms never close anybody, so whatever ends a connection (and takes it out of it
 
 from __future__ import annotations
 
+from typing import Final
+
 from ...codes import CLOSE_DRAIN, CLOSE_NO_FRAME, CLOSE_NORMAL, CLOSE_OWN_LAST, CLOSE_RESTART
 from ...effects import Closed, CloseTransport, Drained
 from ...errors import LocalError
 from ...inputs import Close, Disconnected, Shutdown
 from ...wire import envelope as wire
-from ...wire.frames import CloseReceived, FrameFailed, encode_close
+from ...wire.frames import CloseReceived, encode_close
 from ...wire.http import http_answer
 from ..asks import Asks
 from ..connection.outbox import Outbox
@@ -20,7 +22,10 @@ from ..model import ASKED, CLOSED, CLOSING, ENDING, FAR, GONE, HEAD, OPEN, SENDA
 from ..rooms.members import Members
 from ..step import Step
 
-__all__ = ["Lifecycle"]
+__all__ = ["DISCARDED_MAX", "Lifecycle"]
+
+DISCARDED_MAX: Final = 1_048_576
+"""Bytes discarded behind our close frame, over which a peer is cut: sixteen reads, for what may be under way."""
 
 
 class Lifecycle:
@@ -100,14 +105,17 @@ class Lifecycle:
             self.read_to_close(connection, b"")
 
     def read_to_close(self, connection: Connection, data: bytes) -> None:
-        """After our close frame all data is discarded until the peer's (RFC 6455 §1.4)."""
+        """After our close frame all data is discarded until the peer's (RFC 6455 §1.4), up to a budget."""
         assert connection.reader is not None  # It was open.
-        for event in connection.reader.feed(data):
-            if isinstance(event, CloseReceived):
-                connection.close_code, connection.close_reason = event.code, event.reason
-                self.end_transport(connection)
-            elif isinstance(event, FrameFailed):
-                self.end_transport(connection)
+        connection.discarded += len(data)
+        event = connection.reader.skim(data)
+        if isinstance(event, CloseReceived):
+            connection.close_code, connection.close_reason = event.code, event.reason
+            self.end_transport(connection)
+        elif event is not None:
+            self.end_transport(connection)
+        elif connection.discarded > DISCARDED_MAX:
+            self.end_transport(connection, abort=True)
 
     def begin_ending(self, connection: Connection, code: int, reason: str, *, by_peer: bool) -> None:
         """Notes how it ends once all before that is handled: the peer closed, or broke the framing."""
