@@ -7,8 +7,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO, Final, TextIO, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO, Final, TextIO, cast
 
 from vixws_core.errors import LocalError, StoreError
 
@@ -135,7 +135,7 @@ class Lines(logging.Formatter):
 
     def __init__(self, terminal: bool) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-        self.converter = time.gmtime
+        self.converter: Callable[[Any], time.struct_time] = time.gmtime
         self._terminal = terminal
 
     def format(self, record: logging.LogRecord) -> str:
