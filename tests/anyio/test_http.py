@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sqlite3
+import struct
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -249,3 +251,16 @@ async def test_a_scrape_during_shutdown_harms_nothing() -> None:
 
     assert rest == b""
     assert server.listening is None
+
+
+async def test_row_22_a_connection_that_is_reset_at_once_harms_nobody() -> None:
+    async with running(with_metrics(SmallMetrics())) as at:
+        port = metrics_port(at)
+        for _ in range(20):
+            peer = socket.create_connection(("127.0.0.1", port), 5)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            await anyio.sleep(0.01)
+        status, _, _ = await http(port, get("/metrics"))
+
+    assert status == 200

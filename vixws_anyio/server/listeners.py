@@ -13,7 +13,7 @@ from anyio.abc import SocketStream
 from vixws_core.errors import LocalError
 from vixws_core.wire.http import Head, HeadReader, http_answer
 
-from ..logs import log
+from ..logs import clean, log
 
 __all__ = ["MetricsListener", "bind", "host_text", "port_of"]
 
@@ -114,6 +114,8 @@ class MetricsListener:
                     await stream.send(await self._answer(stream))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError):
             return  # The scraper is gone; it will come again.
+        except Exception as exc:  # A reset before its first turn is a ValueError of anyio's; nobody else may notice.
+            log.warning("a connection to the metrics listener failed: %s", clean(repr(exc)))
         finally:
             if stream is None:
                 sock.close()
