@@ -214,6 +214,35 @@ def test_row_7_frames_of_a_sender_that_is_gone_wait_for_its_busy_handler_too() -
     assert harness.closes(peer) == [(1006, "reset")]
 
 
+def test_after_a_failed_handler_nothing_more_is_handled_of_a_peer_that_is_gone() -> None:
+    harness = Harness(HubConfig(pending_messages_max=4, events_per_step_max=4))
+    peer = harness.client()
+    harness.finishing = False
+    peer.send(*({"type": f"m{number}"} for number in range(12)), {"type": "chat", "room": "africa"})
+    harness.settle()
+    peer.vanish()
+    harness.finish(peer, failed=True)
+    harness.settle()
+
+    assert [message.type for message in harness.received if isinstance(message, AppMessage)] == ["m0", "m1", "m2", "m3"]
+    assert harness.log.rooms() == []
+    assert harness.hub.connections == 0
+
+
+def test_a_connection_whose_close_is_awaited_is_read_whatever_is_unanswered() -> None:
+    harness = Harness(HubConfig(publishes_max=2))
+    harness.ending = False
+    peer = harness.client()
+    harness.store_held = True
+    harness.put(Close(peer.conn))
+    harness.put(*(Publish("africa", "chat", b"{}", conn=peer.conn) for _ in range(3)))
+    assert harness.effects(PauseReading) == []
+    peer.raw(close_frame())
+
+    assert peer.closed
+    assert not peer.aborted
+
+
 def test_failed_handler_closes_1011_and_drops_what_waits() -> None:
     harness, peer = busy()
     peer.send({"type": "never"}, {"type": "chat", "room": "africa"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...effects import PauseReading, ResumeReading
-from ..model import CLOSED, FAR, GONE, HANDLED, Connection, Pause, Session
+from ..model import CLOSED, CLOSING, FAR, GONE, HANDLED, Connection, Pause, Session
 from ..step import Step
 from .timers import Timers
 
@@ -25,6 +25,8 @@ class Reading:
     def pause(self, connection: Connection, why: int) -> None:
         """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
         state = connection.state
+        if state is CLOSING:
+            return  # The peer's close is awaited, and must be read.
         if not connection.pauses and state is not CLOSED and state is not GONE:
             self._step.out.append(PauseReading(connection.id))
         connection.pauses |= why

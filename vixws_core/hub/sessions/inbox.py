@@ -185,7 +185,8 @@ class Inbox:
             self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
         elif items:
             self._deliver(session, tuple(items))
-        if not session.busy and connection.pauses & Pause.QUEUED:
+        # After a failure nothing further is handled, whether there is somebody to close or nobody.
+        if not (session.busy or input.failed) and connection.pauses & Pause.QUEUED:
             self._reading.resume(connection, Pause.QUEUED)
             self._reading.look_at_held(connection)
         state = connection.state
