@@ -603,6 +603,31 @@ def test_a_guard_may_replace_the_payload(router: Router) -> None:
     assert [message["payload"] for message in told] == [{"n": 2}]
 
 
+def test_a_guard_sees_no_room_that_cannot_be_one(router: Router) -> None:
+    seen: list[str | None] = []
+
+    @router.on_publish("note")
+    def guard(session: Session, payload: dict[str, object], message: AppMessage) -> None:
+        seen.append(message.room)
+
+    rig = AppRig(router)
+    peer = rig.connect()
+    (answer,) = peer.ask(typed("note", room="@sys\u200b", ref="1"))
+
+    assert answer["payload"]["code"] == "bad_room"
+    assert seen == []
+
+
+def test_a_guards_payload_is_as_large_as_a_message_may_be(router: Router) -> None:
+    router.on_publish("note")(lambda session, payload: {"x": "y" * 100_000})
+    rig = AppRig(router)
+    peer = rig.connect()
+    (answer,) = peer.ask(typed("note", room="africa", ref="1"))
+
+    assert (answer["type"], answer["payload"]["code"]) == ("$err", "too_large")
+    assert rig.log.rooms() == []
+
+
 def test_a_guard_may_refuse(router: Router) -> None:
     told = guarded(router, Refused("no notes")).ask(typed("note", {"n": 1}, room="r", ref="1"))
 

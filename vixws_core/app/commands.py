@@ -171,7 +171,11 @@ class Commands:
             raise LocalError(f"limit must be 1 or more, got {limit}")
         request = next(self._requests)
         self._lists[request] = done
-        self._do(ListHistory(request, room, limit, before_id, conn))
+        try:
+            self._do(ListHistory(request, room, limit, before_id, conn))
+        except BaseException:
+            self._lists.pop(request, None)
+            raise
         if self._over:
             self.abandon(self._over)
 

@@ -15,11 +15,12 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ..codes import BAD_MESSAGE, CLOSE_DENIED, UNKNOWN_TYPE
+from ..codes import BAD_MESSAGE, CLOSE_DENIED, TOO_LARGE, UNKNOWN_TYPE
 from ..effects import AppMessage, Effect
 from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
+from ..names import check_room
 from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
 from .session import Session, SessionState, state_of
@@ -158,7 +159,7 @@ class Runner:
 
     def _guard(self, session: Session, state: SessionState, message: AppMessage, guard: Handler | None) -> Steps:
         """Asks the guard of a publish, then publishes, or the refusal goes up."""
-        payload = message.payload
+        payload, room = message.payload, check_room(message.room or "")  # Before any code of the application sees it.
         if guard is not None:
             try:
                 decoded = guard.decode(payload)
@@ -171,9 +172,11 @@ class Runner:
                 answer = guard.function(*args)
             if answer is not None:
                 payload = payload_json(answer)
+                if len(payload) > session.message_bytes_max:
+                    raise Refused(f"the guard's payload is over {session.message_bytes_max} bytes", TOO_LARGE)
         self._do(
             Publish(
-                message.room or "",
+                room,
                 message.type,
                 payload,
                 message.kind,
