@@ -134,15 +134,14 @@ class Lines(logging.Formatter):
     """
 
     def __init__(self, terminal: bool) -> None:
-        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
         self.converter: Callable[[Any], time.struct_time] = time.gmtime
         self._terminal = terminal
 
     def format(self, record: logging.LogRecord) -> str:
         """Writes one event."""
-        record.asctime = self.formatTime(record, self.datefmt)
-        record.message = _escaped(record.getMessage())
-        lines = [self.formatMessage(record)]
+        when = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z"
+        lines = [f"{when} {record.levelname} {record.name}: {_escaped(record.getMessage())}"]
         if record.exc_info:
             trace = self.formatException(record.exc_info).splitlines()
             if len(trace) > TRACE_LINES_MAX:  # Where it broke stands at the end.
