@@ -98,7 +98,7 @@ ERRORS: Final = (
     ErrorCode(STORE_UNAVAILABLE, True, "store", "the store could not, for now"),
     ErrorCode(STORE_FULL, True, "store", "the store has no space, for now"),
     ErrorCode(INTERNAL, True, "store", "the store failed in a way that was not expected"),
-    ErrorCode(RATE_LIMITED, True, "later", "too many of this kind for now"),
+    ErrorCode(RATE_LIMITED, True, "hub", "too many of this kind for now"),
     ErrorCode(SEQ_GAP, False, "later", "a producer's number is beyond the next one"),
     ErrorCode(FENCED, False, "later", "a producer's epoch is over"),
     ErrorCode(STALE_MID, False, "later", "a producer's number is older than what is kept"),
@@ -146,7 +146,7 @@ CLOSES: Final = (
         "no message either way for 10 minutes (`idleTimeout`); the other end goes away",
     ),
     CloseCode(CLOSE_PROTOCOL_ERROR, "either", "backs off", "a broken frame"),
-    CloseCode(CLOSE_BAD_KIND, "client", "backs off", "a kind of data that is not taken"),
+    CloseCode(CLOSE_BAD_KIND, "others", "backs off", "a kind of data that is not taken"),
     CloseCode(CLOSE_NO_CODE, "nobody", "backs off", "a close frame without a code"),
     CloseCode(CLOSE_NO_FRAME, "nobody", "backs off", "the connection ended without a close frame"),
     CloseCode(CLOSE_BAD_DATA, "either", "backs off", "text that is not UTF-8"),
@@ -157,7 +157,7 @@ CLOSES: Final = (
         "a flood of pings or fragments; a message not complete within 30 s (`messageTimeout`)",
     ),
     CloseCode(CLOSE_TOO_BIG, "either", "backs off", "a message over the limit: `message_bytes` of `$welcome`"),
-    CloseCode(CLOSE_NO_EXTENSION, "client", "backs off", "an extension is missing"),
+    CloseCode(CLOSE_NO_EXTENSION, "others", "backs off", "an extension is missing"),
     CloseCode(
         CLOSE_SERVER_FAULT, "either", "backs off", "a ping unanswered for 20 s (`pongTimeout`); a handler failed"
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from ..codes import CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, PROTOCOL_ERROR, TOO_LARGE, UNKNOWN_TYPE
 from ..effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
@@ -18,7 +18,7 @@ from .outbox import ClientOutbox
 from .records import ServerRefused
 from .rooms import ClientRooms
 
-__all__ = ["ClientChannel", "Ended", "Opened"]
+__all__ = ["ClientChannel", "Ended", "Fact", "Opened"]
 
 _EVENTS_MAX: Final = 64
 """Frames taken from the bytes received before the limits are looked at again."""
@@ -28,16 +28,24 @@ _HELLO: Final = "~hello"
 """The `ref` of our `$hello`."""
 
 
-class Opened(Protocol):
-    """Hears that messages may flow: what the `$welcome` said (defaults without hello), and its JSON."""
+class Opened(NamedTuple):
+    """Messages may flow: what the `$welcome` said (defaults without hello), and its JSON."""
 
-    def __call__(self, welcome: WelcomePayload, payload: bytes, /) -> None: ...
+    welcome: WelcomePayload
+    payload: bytes
 
 
-class Ended(Protocol):
-    """Hears that the connection is over; `by_server`: the server said so, with this code; `stop`: for good."""
+class Ended(NamedTuple):
+    """The connection is over; `by_server`: the server said so, with this code; `stop`: for good."""
 
-    def __call__(self, code: int, reason: str, /, *, by_server: bool = False, stop: bool = False) -> None: ...
+    code: int
+    reason: str
+    by_server: bool = False
+    stop: bool = False
+
+
+Fact = Opened | Ended
+"""What the channel finds out and its machine decides about. What was read behind it waits for `go_on`."""
 
 
 class ClientChannel:
@@ -53,17 +61,15 @@ class ClientChannel:
         outbox: ClientOutbox,
         config: ClientConfig,
         hello: dict[str, object] | None,
-        opened: Opened,
-        ended: Ended,
     ) -> None:
         self._link = link
         self._rooms = rooms
         self._outbox = outbox
         self._config = config
         self._hello = hello
-        self._opened = opened
-        self._ended = ended
         self._reader: FrameReader | None = None
+        self._received: Iterator[Received] = iter(())  # What was taken and has not been looked at.
+        self._looked = 0  # How many frames were taken last.
         self._paused = False
         self._closing = False
         self._early: list[str | bytes] = []
@@ -76,7 +82,7 @@ class ClientChannel:
         self.ping_at: float = FAR
         self.dead_at: float = FAR
         """When the connection counts as dead, unless a byte comes."""
-        self._says: dict[str, Callable[[Incoming], Any]] = {
+        self._says: dict[str, Callable[[Incoming], Fact | None]] = {
             "$joined": rooms.joined,
             "$live": rooms.live,
             "$gap": rooms.gap,
@@ -92,17 +98,17 @@ class ClientChannel:
 
     # ---- its life -------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self) -> Fact | None:
         """Begins on an upgraded connection."""
         self._reader = FrameReader(client=True, message_bytes_max=self._config.message_bytes_max)
         self._paused = self._closing = False
         self._early = []
         self.drain_at = FAR
         if self._hello is None:
-            self._opened(WelcomePayload(), b"{}")
-            return
+            return Opened(WelcomePayload(), b"{}")
         payload = {**self._hello, "session": self.session}
         self._link.send(client_message("$hello", encode_json(payload), ref=_HELLO))
+        return None
 
     def opened(self) -> None:
         """Takes the messages that came before the welcome, and begins to ping."""
@@ -121,6 +127,7 @@ class ClientChannel:
     def end(self) -> None:
         """Forgets the connection."""
         self._reader = None
+        self._received = iter(())
         self.ping_at = self.dead_at = FAR
 
     def send_close(self, code: int, reason: str = "") -> None:
@@ -141,7 +148,7 @@ class ClientChannel:
         if not self._paused and self.dead_at == FAR:
             self.dead_at = now + self._config.ping_timeout_s
 
-    def balance(self) -> None:
+    def balance(self) -> Fact | None:
         """Stops reading where the application lags, unless it may itself be waiting for what would be read."""
         while self._reader is not None:
             full = self._rooms.full and not self._outbox.awaited and not self._closing
@@ -150,36 +157,44 @@ class ClientChannel:
                 if full:
                     self.dead_at = FAR
                 self._link.tell(PauseReading(self._link.conn) if full else ResumeReading(self._link.conn))
-            if full or not self._take(b""):
-                return
+            if full:
+                return None
+            fact = self._take(b"")
+            if fact is not None or self._looked < _EVENTS_MAX:
+                return fact
+        return None
 
     # ---- frames ---------------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> Fact | None:
         """Takes bytes of frames; those that come while reading is paused wait."""
         self.dead_at = FAR
-        if self._reader is not None:
-            if self._paused:
-                self._reader.feed(data, 0)
-            else:
-                self._take(data)
+        if self._reader is None:
+            return None
+        if self._paused:
+            self._reader.feed(data, 0)
+            return None
+        return self._take(data)
 
-    def _take(self, data: bytes) -> bool:
-        """Takes at most a handful of frames; True where more may be waiting."""
-        reader = self._reader
-        assert reader is not None
-        received = reader.feed(data, _EVENTS_MAX)
-        for item in received:
-            self._frame(item)
-            if self._reader is not reader:
-                return False
-        return len(received) == _EVENTS_MAX
+    def _take(self, data: bytes) -> Fact | None:
+        """Takes at most a handful of frames."""
+        assert self._reader is not None
+        received = self._reader.feed(data, _EVENTS_MAX)
+        self._looked = len(received)
+        self._received = iter(received)
+        return self.go_on()
 
-    def _frame(self, item: Received) -> None:
+    def go_on(self) -> Fact | None:
+        """Looks at what was taken, up to the next fact."""
+        for item in self._received:
+            fact = self._message(item) if isinstance(item, str | bytes) else self._frame(item)
+            if fact is not None:
+                return fact
+        return None
+
+    def _frame(self, item: Received) -> Fact | None:
         link = self._link
-        if isinstance(item, str | bytes):
-            self._message(item)
-        elif isinstance(item, PingReceived):
+        if isinstance(item, PingReceived):
             # RFC 6455 §5.5.2: "an endpoint MUST send a Pong frame in response".
             if not self._closing:
                 link.send(item.payload, PONG)
@@ -188,27 +203,28 @@ class ClientChannel:
             if not self._closing:
                 self.send_close(item.code)
             link.tell(CloseTransport(link.conn))
-            self._ended(item.code, item.reason, by_server=True)
+            return Ended(item.code, item.reason, by_server=True)
         elif isinstance(item, FrameFailed):
             link.blame(TOO_LARGE if item.code == CLOSE_TOO_BIG else PROTOCOL_ERROR, item.reason)
-            self._fail(item.code, item.reason)
+            return self._fail(item.code, item.reason)
+        return None
 
-    def _fail(self, code: int, reason: str, *, stop: bool = False) -> None:
+    def _fail(self, code: int, reason: str, *, stop: bool = False) -> Ended:
         """Ends a connection that is of no use."""
         if not self._closing:
             self.send_close(code, reason)
         self._link.tell(CloseTransport(self._link.conn))
-        self._ended(code, reason, stop=stop)
+        return Ended(code, reason, stop=stop)
 
-    def _message(self, data: str | bytes) -> None:
+    def _message(self, data: str | bytes) -> Fact | None:
         message = decode_incoming(data) if isinstance(data, str) else None
         if message is not None and message.type[0] == "$":
             try:
-                self._said(message, data)
+                return self._said(message, data)
             except BadMessage as exc:
                 self._link.blame(exc.code, f"{message.type}: {exc}")
         elif self._closing:
-            return  # After our close nobody listens.
+            pass  # After our close nobody listens.
         elif not self._link.is_open:
             # A server may greet before it has read our $hello; the application hears of it once we are open.
             if len(self._early) < _EARLY_MAX:
@@ -219,6 +235,7 @@ class ClientChannel:
             self._rooms.message(data, message)
         else:
             self._rooms.tell(data, message)
+        return None
 
     def _of_room(self, room: str) -> bool:
         """Whether `room` beside the type means what the protocol says; a server without hello may mean its own."""
@@ -226,37 +243,37 @@ class ClientChannel:
 
     # ---- the protocol's own messages ------------------------------------------------------------
 
-    def _said(self, message: Incoming, data: str | bytes) -> None:
+    def _said(self, message: Incoming, data: str | bytes) -> Fact | None:
         kind = message.type
         if self._closing:
             # Our publishes may still be answered; nothing else matters any more.
             if kind == "$err":
-                self._said_error(message)
-            elif kind == "$ack":
+                return self._said_error(message)
+            if kind == "$ack":
                 self._outbox.answer(message)
         elif not self._link.is_open:
             if kind in ("$welcome", "$err", "$drain"):
-                self._says[kind](message)
+                return self._says[kind](message)
         elif (says := self._says.get(kind)) is not None:
-            says(message)
+            return says(message)
         elif not self._outbox.answer(message):
             if self._hello is not None:
                 self._link.tell(MessageSkipped(self._link.conn, UNKNOWN_TYPE))
             else:
                 self._rooms.tell(data, message)
+        return None
 
-    def _said_welcome(self, message: Incoming) -> None:
+    def _said_welcome(self, message: Incoming) -> Fact | None:
         if self._link.is_open or message.ref != _HELLO:
-            return
+            return None
         try:
             welcome = decode_payload(WelcomePayload, message.payload)
         except BadMessage as exc:
             self._link.blame(exc.code, f"$welcome: {exc}")
-            self._fail(CLOSE_PROTOCOL_ERROR, "a good $welcome is expected")
-            return
+            return self._fail(CLOSE_PROTOCOL_ERROR, "a good $welcome is expected")
         self.session = welcome.session
         self._take_reconnect(welcome)
-        self._opened(welcome, bytes(message.payload))
+        return Opened(welcome, bytes(message.payload))
 
     def _said_pong(self, message: Incoming) -> None:
         self._link.progress()
@@ -284,10 +301,12 @@ class ClientChannel:
         if drain.reconnect_in_ms is not None:
             self.drain_at = self._link.now + min(drain.reconnect_in_ms / 1000, self._config.reconnect_told_max_s)
 
-    def _said_error(self, message: Incoming) -> None:
+    def _said_error(self, message: Incoming) -> Ended | None:
         error = decode_payload(ErrorPayload, message.payload)
         if message.ref == _HELLO and not self._link.is_open:
             if not self._closing:
-                self._fail(CLOSE_NORMAL, f"$hello was refused: {error.code} {error.msg}"[:300], stop=not error.retry)
+                reason = f"$hello was refused: {error.code} {error.msg}"[:300]
+                return self._fail(CLOSE_NORMAL, reason, stop=not error.retry)
         elif not (self._outbox.refused(message.ref, error) or self._rooms.refused(message.ref, error)):
             self._link.tell(ServerRefused(error.code, error.msg, message.ref))
+        return None

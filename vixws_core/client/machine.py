@@ -26,7 +26,7 @@ from ..inputs import BytesReceived, Disconnected, TimePassed
 from ..names import check_name
 from ..wire.frames import BINARY, TEXT
 from ..wire.payloads import WelcomePayload
-from .channel import ClientChannel
+from .channel import ClientChannel, Fact, Opened
 from .config import ClientConfig
 from .cursor import Position
 from .handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
@@ -113,9 +113,7 @@ class ClientMachine:
             greeting["token"] = token
         self._rooms = ClientRooms(self._link, self.config)
         self._outbox = ClientOutbox(self._link, self.config)
-        self._channel = ClientChannel(
-            self._link, self._rooms, self._outbox, self.config, greeting if hello else None, self._opened, self._ended
-        )
+        self._channel = ClientChannel(self._link, self._rooms, self._outbox, self.config, greeting if hello else None)
         self._answer: AnswerReader | None = None
         self._subprotocol: str | None = None
         self._state = ClientState.IDLE
@@ -194,7 +192,8 @@ class ClientMachine:
         link.now = now
         link.out = out
         self._handlers[type(input)](input)
-        self._channel.balance()
+        while (fact := self._channel.balance()) is not None:
+            self._settle(fact)
         return out
 
     def next_deadline(self) -> float | None:
@@ -280,7 +279,7 @@ class ClientMachine:
         if told.conn != self._link.conn:
             return
         if self._answer is None:
-            self._channel.feed(told.data)
+            self._settle(self._channel.feed(told.data))
             return
         answer = self._answer.feed(told.data)
         if isinstance(answer, Refusal):
@@ -291,8 +290,17 @@ class ClientMachine:
             self._subprotocol = answer.subprotocol
             if self._hello:
                 self._move(ClientState.GREETING, self._until)
-            self._channel.begin()
-            self._channel.feed(answer.rest)
+            self._settle(self._channel.begin())
+            self._settle(self._channel.feed(answer.rest))
+
+    def _settle(self, fact: Fact | None) -> None:
+        """Decides what follows from what the channel found out, and lets it go on."""
+        while fact is not None:
+            if isinstance(fact, Opened):
+                self._opened(fact.welcome, fact.payload)
+            else:
+                self._ended(fact.code, fact.reason, by_server=fact.by_server, stop=fact.stop)
+            fact = self._channel.go_on()
 
     def _refused(self, answer: Refusal) -> None:
         self._ended(CLOSE_NO_FRAME, answer.reason, status=answer.status)

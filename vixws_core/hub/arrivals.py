@@ -102,7 +102,7 @@ class Arrivals:
             raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
         limited = handshake.limited if input.limited is None else input.limited
         connection.handshake = None
-        connection.session = Session(connection, input.typed, input.guarded)
+        connection.begin(Session(connection, input.typed, input.guarded))
         connection.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
         if limited and config.messages_per_s > 0:
             connection.message_allowance = TokenBucket(float(config.messages_burst), step.now)

@@ -6,6 +6,7 @@ For each field `tests/test_owners.py` names the one module that assigns it; all 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
@@ -209,6 +210,10 @@ class Connection:
         self.state = state
         self.since = since
 
+    def begin(self, session: Session) -> None:
+        """Its messages begin to have somebody who takes them."""
+        self.session = session
+
     def part(self) -> None:
         """Lets go of its session: the halves point at each other, and without a circle no collector is waited for."""
         self.session = None
@@ -261,8 +266,13 @@ class Session:
         self.retry_at: float = FAR
         """When a read that failed is asked again."""
 
+    def keep(self, items: Iterable[Pending]) -> deque[Pending]:
+        """Messages begin to wait for their turn."""
+        self.queue = queue = deque(items)
+        return queue
+
     def drop_queue(self) -> None:
-        """What waits for its turn is not handled any more."""
+        """What waits for its turn is taken away: it is handled now, or not any more."""
         self.queue = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from ...bucket import TokenBucket
@@ -150,7 +149,7 @@ class Inbox:
                 if connection.state not in HANDLED:
                     return
             else:
-                session.queue = deque(items[at:])
+                session.keep(items[at:])
                 break
         if run:
             session.busy = True
@@ -162,7 +161,7 @@ class Inbox:
         """Puts messages behind the record that the application is busy with."""
         queue = session.queue
         if queue is None:
-            queue = session.queue = deque()
+            queue = session.keep(())
         for item in items:
             if type(item) is Envelope and item.type == "$ping":
                 self._requests.handle(session, item)
@@ -179,7 +178,9 @@ class Inbox:
         if connection is None or session is None or not session.busy:
             return
         session.busy = False
-        items, session.queue = session.queue, None
+        items = session.queue
+        if items is not None:
+            session.drop_queue()
         if input.failed:
             self._reading.forget_ready(connection)
             self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
