@@ -1,5 +1,6 @@
 """Runs the pure core of vixws on asyncio or trio: the server, its transports, the command line."""
 
+from vixws_core.app.access import AuthRequest, Denied, Grant, User
 from vixws_core.app.router import Router
 from vixws_core.app.session import Session
 from vixws_core.message import JsonMessage
@@ -11,10 +12,13 @@ from .server.pages import Page, PageRequest
 from .transport import SocketTransport, StreamTransport
 
 __all__ = [
+    "AuthRequest",
     "Client",
     "ClientEnded",
     "ClientError",
     "Config",
+    "Denied",
+    "Grant",
     "JoinError",
     "JsonMessage",
     "Listening",
@@ -28,4 +32,5 @@ __all__ = [
     "Session",
     "SocketTransport",
     "StreamTransport",
+    "User",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HubConfig"]
+__all__ = ["HubConfig", "Policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,30 @@ class HubConfig:
     """Least time over which clients are told to spread their first reconnect."""
     handshakes_per_s: float = 500.0
     """The rate of reconnects that `reconnect_ms` aims at."""
+    auth_timeout_s: float = 10.0
+    """Seconds in which a client must have proved who it is, where that is required; over it the close is 4001."""
+    auth_due_s: float = 30.0
+    """Seconds before the end of a proof at which a client is asked for another."""
     drain_s: float = 8.0
     """Longest drain at a shutdown."""
     unstored_rooms: tuple[str, ...] = ()
     """Patterns (`*` stands for any run of characters) of rooms that are not stored."""
     durable: str = "memory"
     """What `$welcome` promises of an acknowledged publish: `fsync process memory engine`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Whom a hub asks who somebody is and what they may do; for all of its routes."""
+
+    authenticated: bool = False
+    """Everybody proves who they are, at the upgrade or with the first message."""
+    authorized: bool = False
+    """The application is asked before anybody joins a room, reads it or publishes into it."""
+    access: str = "open"
+    """What holds where the application is not asked: `open`, everybody may do everything; `closed`, nobody anything."""
+
+    @property
+    def trusting(self) -> bool:
+        """Whether nobody is asked and everything is allowed."""
+        return not (self.authenticated or self.authorized) and self.access == "open"

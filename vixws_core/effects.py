@@ -12,9 +12,12 @@ from .message import StoredMessage
 
 __all__ = [
     "AppMessage",
+    "Authenticate",
+    "Authorize",
     "Broadcast",
     "CloseTransport",
     "Closed",
+    "Closing",
     "Drained",
     "Effect",
     "FindPosition",
@@ -141,6 +144,23 @@ class FindPosition(msgspec.Struct, frozen=True, gc=False):
     off: int | None = None
 
 
+class Authenticate(msgspec.Struct, frozen=True, gc=False):
+    """Ask who shows this token, in a message of `conn`; answered by `Authenticated`."""
+
+    request: int
+    conn: int
+    token: str
+
+
+class Authorize(msgspec.Struct, frozen=True, gc=False):
+    """Ask whether whoever `conn` is may do `action` in `room`; answered by `Authorized`."""
+
+    request: int
+    conn: int
+    action: str
+    room: str
+
+
 # ---- tells --------------------------------------------------------------------------------------
 
 
@@ -247,6 +267,15 @@ class MessageSkipped(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class Closing(msgspec.Struct, frozen=True, gc=False):
+    """The end of an open `conn` has begun, from either side, or the server shuts down; what came before is handled.
+
+    May be told more than once.
+    """
+
+    conn: int
+
+
 class Closed(msgspec.Struct, frozen=True, gc=False):
     """The connection that was `Opened` is over, told once. `code` as in RFC 6455 §7.1.5, 1006 for no close frame."""
 
@@ -269,6 +298,8 @@ Effect = (
     | ReadStore
     | ListStore
     | FindPosition
+    | Authenticate
+    | Authorize
     | Requested
     | Opened
     | MessageReceived
@@ -279,6 +310,7 @@ Effect = (
     | HistoryListed
     | PeerMisbehaved
     | MessageSkipped
+    | Closing
     | Closed
     | Drained
 )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import msgspec
 
-from .codes import CLOSE_NORMAL
+from .codes import CLOSE_NORMAL, DENIED
 from .message import StoredMessage
 
 __all__ = [
     "Accept",
+    "Authenticated",
+    "Authorized",
     "BytesFlushed",
     "BytesReceived",
     "Close",
@@ -29,6 +31,7 @@ __all__ = [
     "Publish",
     "Refuse",
     "Respond",
+    "Revoke",
     "RoomAdvanced",
     "Send",
     "SendToAll",
@@ -50,8 +53,11 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
 
     `typed`: text messages must be envelopes, anything else is answered `$err`; with False, text that is no
     envelope reaches the application as it is. `guarded`: types whose publishes go to the
-    application instead of the log. `limited`: whether the rate of messages holds for it, where more is known of its
-    peer than `Connected` said.
+    application instead of the log, `*` for those of all types. `limited`: whether the rate of messages holds for it,
+    where more is known of its peer than `Connected` said. `headers` are added to the answer.
+
+    `user`: who this is, for `expires_in_s` more seconds (None: for good). Where the hub's policy wants that to be
+    proved and `user` is None, the first message must be a `$hello` with a token.
     """
 
     conn: int
@@ -59,6 +65,10 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
     typed: bool = True
     guarded: frozenset[str] = frozenset()
     limited: bool | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    expires_in_s: float | None = None
+    expires: float | None = None
 
 
 class Respond(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +138,8 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     """Publishes into `room`: stored first (unless `store` is False or the room is not a stored one).
 
     `payload` is encoded JSON. `request`, where given, is answered by `Published` or `PublishFailed`.
-    `conn` and `ref` name the connection whose publish this is: it gets the `$ack` or `$err`.
+    `conn` and `ref` name the connection whose publish this is: it gets the `$ack` or `$err`. `sent` is the payload as
+    its client sent it, where the application changed it: a repeat is known by that.
     """
 
     room: str
@@ -140,6 +151,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     request: int | None = None
     conn: int | None = None
     ref: str | None = None
+    sent: bytes | None = None
 
 
 class ListHistory(msgspec.Struct, frozen=True, gc=False):
@@ -163,6 +175,18 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
     code: str
     message: str
     ref: str | None = None
+
+
+class Revoke(msgspec.Struct, frozen=True, gc=False):
+    """Forgets what `user` was granted, in `room` or in all rooms: the application is asked again.
+
+    Nothing more of the rooms is sent until it has answered. `now`: its connections that are in the room, or all of
+    them, are closed instead (4003), without sending what waits.
+    """
+
+    user: str
+    room: str | None = None
+    now: bool = False
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
@@ -215,6 +239,33 @@ class Disconnected(msgspec.Struct, frozen=True, gc=False):
 
     conn: int
     reason: str = ""
+
+
+class Authenticated(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `Authenticate`: `user`, for `expires_in_s` more seconds (None: for good), or nobody.
+
+    Without a `user`, `code` says why: `denied`, or `internal` where the application failed; `message` is for the peer.
+    `expires` is the same end in Unix seconds, for the peer to read.
+    """
+
+    request: int
+    user: str | None = None
+    expires_in_s: float | None = None
+    expires: float | None = None
+    code: str = DENIED
+    message: str = ""
+
+
+class Authorized(msgspec.Struct, frozen=True, gc=False):
+    """The answer to `Authorize`: the actions granted in the room, for `expires_in_s` more seconds (None: for good).
+
+    `code` is `internal` where the application failed: nothing is granted then.
+    """
+
+    request: int
+    actions: tuple[str, ...] = ()
+    expires_in_s: float | None = None
+    code: str = ""
 
 
 class StoreAppended(msgspec.Struct, frozen=True, gc=False):
@@ -312,12 +363,15 @@ Input = (
     | Publish
     | ListHistory
     | Refuse
+    | Revoke
     | Close
     | Shutdown
     | Connected
     | BytesReceived
     | BytesFlushed
     | Disconnected
+    | Authenticated
+    | Authorized
     | StoreAppended
     | StoreFailed
     | StoreRead

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from functools import lru_cache
+from typing import Final
 
 from .errors import BadRoom
 
-__all__ = ["check_name", "check_room", "matches"]
+__all__ = ["ACTIONS", "check_name", "check_room", "matches", "user_room"]
+
+ACTIONS: Final = ("join", "read", "publish", "presence")
+"""What somebody may be allowed in a room (PROTOCOL §10)."""
+
+USERS: Final = "@user/"
+"""What the names of users' own rooms begin with (PROTOCOL §3)."""
 
 _INVISIBLE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
@@ -49,7 +56,17 @@ def _is_visible(char: str) -> bool:
 
 def check_name(room: str) -> str:
     """Returns the name of a room, a user's own (`@user/…`) included. Raises: `BadRoom`."""
-    return room if room[:1] == "@" and check_room(room[1:]) else check_room(room)
+    if not room.startswith(USERS):
+        return check_room(room)
+    if len(room.encode(errors="replace")) > 128:
+        raise BadRoom(f"room name must have 1 to 128 bytes, got {len(room.encode(errors='replace'))}")
+    check_room(f"_{room[len(USERS) :]}" if room[len(USERS) : len(USERS) + 1] == "@" else room[len(USERS) :])
+    return room
+
+
+def user_room(user: str) -> str:
+    """The name of the room whose messages are for one user alone."""
+    return USERS + user
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 
 from vixws_core import Hub, HubConfig, Pump
 from vixws_core.app import App
+from vixws_core.app.access import RootRouter
 from vixws_core.app.dispatch import Steps, Waiting
 from vixws_core.app.router import Router
 from vixws_core.app.session import Session
 from vixws_core.effects import Broadcast, CloseTransport, Effect, SendBytes
-from vixws_core.inputs import BytesFlushed, BytesReceived, Connected, Disconnected, HandlerFinished, Input
+from vixws_core.inputs import BytesFlushed, BytesReceived, Connected, Disconnected, HandlerFinished, Input, TimePassed
 from vixws_core.log import PureLog, run_asks, store_asks
 from vixws_core.wire.frames import CloseReceived, FrameReader
 
@@ -98,10 +99,15 @@ class AppRig:
         *routers: Router,
         routes: dict[str, tuple[Router, tuple[str, ...]]] | None = None,
         config: HubConfig | None = None,
+        access: str | None = None,
         **options: Any,
     ) -> None:
         self.now = 100.0
-        self.hub = Hub(config)
+        first = routers[0] if routers else None
+        root = first if isinstance(first, RootRouter) else RootRouter()
+        self.wall = 1_800_000_000.0
+        """Unix seconds when the clock stands at 0."""
+        self.hub = Hub(config, policy=root.policy(access))
         self.log = PureLog(EPOCH)
         self.store_held = False
         self.asks: list[Any] = []
@@ -117,6 +123,8 @@ class AppRig:
             clock=lambda: self.now,
             report=lambda *what: self.reports.append(what),
             wait=lambda steps, waiting: self.waiting.append((steps, waiting)),
+            root=root,
+            wall=lambda: self.wall + self.now,
             **options,
         )
         self.pump = Pump(self.hub, lambda: self.now, [self], self.app.calls)
@@ -154,6 +162,14 @@ class AppRig:
         peer = self.peers[conn] = AppPeer(self, conn)
         self.pump.put(Connected(conn, f"192.0.2.{conn}:5000"), BytesReceived(conn, head))
         return peer
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets time pass from deadline to deadline."""
+        until = self.now + seconds
+        while (due := self.hub.next_deadline()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self.pump.put(TimePassed())
+        self.now = until
 
     def answer_store(self) -> None:
         """Runs what the held store was asked, and tells."""

@@ -58,9 +58,9 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "        self.is_current\n\n    def catch_up(",
     ),
     "a failed read stays under way for ever": (
-        "vixws_core.hub.rooms.cursors",
-        "            member.session.page_pending = False\n",
-        "            member.session.page_pending = True\n",
+        "vixws_core.hub.rooms.pages",
+        "        member.session.page_pending = False\n",
+        "        member.session.page_pending = True\n",
     ),
     "what passed its mark stays live": (
         "vixws_core.hub.rooms.cursors",

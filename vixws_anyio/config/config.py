@@ -71,6 +71,8 @@ class Config:
     handshakes_per_s: float = _HUB.handshakes_per_s
     reconnect_first_s: float = _HUB.reconnect_first_s
     drain_s: float = _HUB.drain_s
+    handler_timeout_s: float = 0.0
+    cancel_handlers: bool = False
     store: str = "sqlite:///chat_messages.db"
     store_retry_s: float = _HUB.store_retry_s
     metrics_listen: str = "127.0.0.1:9100"
@@ -80,6 +82,11 @@ class Config:
     page_bytes_max: int = _HUB.page_bytes_max
     tail_bytes_room: int = _HUB.tail_bytes_room
     tail_bytes_total: int = _HUB.tail_bytes_total
+    access: str = "auto"
+    allowed_origins: tuple[str, ...] = ()
+    auth_timeout_s: float = _HUB.auth_timeout_s
+    auth_deadline_s: float = 5.0
+    auth_due_s: float = _HUB.auth_due_s
     sources: Mapping[str, str] = dataclasses.field(default_factory=_no_sources, compare=False, repr=False)
     """Where the value of a field came from: `config.json`, `VIXWS_PORT`, `--port`. Fields at their defaults and
     keyword arguments are not in it; `source` names those too."""

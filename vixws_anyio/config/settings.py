@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
+from vixws_core.app.origins import ANY_ORIGIN, parse_origin
+
 from .kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
@@ -64,6 +66,10 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_origin(text: str) -> bool:
+    return text == ANY_ORIGIN or parse_origin(text) is not None
 
 
 def _is_pattern(text: str) -> bool:
@@ -288,6 +294,22 @@ _WEBSOCKET: Final = (
         Number(0.0, 3_600.0),
         "Longest that a stopping server waits for its clients and its store.",
     ),
+    Setting(
+        "websocket",
+        "handlerTimeout",
+        "handler_timeout_s",
+        Number(0.01, _DAY, off=True),
+        "How long an `async` or `thread=True` handler may take; over it it is cancelled, reported, and its connection "
+        "closed with 1011.",
+    ),
+    Setting(
+        "websocket",
+        "cancelHandlers",
+        "cancel_handlers",
+        Switch(),
+        "Whether the end of a connection cancels its handler that is running; without it the handler learns of it by "
+        "`session.is_open` and `session.wait_closed()`.",
+    ),
 )
 
 _OTHERS: Final = (
@@ -333,7 +355,48 @@ _OTHERS: Final = (
     ),
 )
 
-SETTINGS: Final = (*_WEBSOCKET, *_OTHERS)
+_AUTH: Final = (
+    Setting(
+        "auth",
+        "access",
+        "access",
+        Choice(("auto", "open", "closed")),
+        "What may be done in rooms where the application's `authorize` does not say: everything (`open`) or nothing "
+        "(`closed`). `auto`: nothing where there is an `authorize`, else everything; a server without `authenticate` "
+        "and `authorize` then starts on loopback only.",
+    ),
+    Setting(
+        "auth",
+        "allowedOrigins",
+        "allowed_origins",
+        Words("origins such as https://example.com, or *", _is_origin),
+        "Pages of other hosts that browsers may connect from, compared whole; pages of this server's own host always "
+        "may. `*` lets every page connect, whose cookies then count for nothing.",
+    ),
+    Setting(
+        "auth",
+        "authTimeout",
+        "auth_timeout_s",
+        _at_once(),
+        "In what time a client that did not prove who it is at the upgrade must do so, else 4001.",
+    ),
+    Setting(
+        "auth",
+        "authDeadline",
+        "auth_deadline_s",
+        _at_once(),
+        "How long `authenticate` and `authorize` may take; over it the answer is 503, and nothing is granted.",
+    ),
+    Setting(
+        "auth",
+        "authDue",
+        "auth_due_s",
+        Number(0.0, _DAY),
+        "How long before its proof ends a client is asked for another (`$auth.due`).",
+    ),
+)
+
+SETTINGS: Final = (*_WEBSOCKET, *_OTHERS, *_AUTH)
 """All settings, in the order of the documentation."""
 
 _BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}

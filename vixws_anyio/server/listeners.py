@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Final
 
 import anyio
@@ -15,7 +16,7 @@ from vixws_core.wire.http import Head, HeadReader, http_answer
 
 from ..logs import clean, log
 
-__all__ = ["MetricsListener", "bind", "host_text", "port_of"]
+__all__ = ["MetricsListener", "bind", "host_text", "is_loopback", "port_of"]
 
 BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted."""
@@ -24,6 +25,15 @@ SCRAPES_MAX: Final = 8
 SCRAPE_S: Final = 10.0
 HEAD_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 64
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return False
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -22,8 +22,11 @@ from anyio.abc import ByteStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
-from vixws_core.app.dispatch import Steps, Waiting
+from vixws_core.app.access import RootRouter
+from vixws_core.app.dispatch import HandlerStopped, Steps, Waiting
+from vixws_core.app.origins import Origins
 from vixws_core.app.router import Router
+from vixws_core.app.session import Session, state_of
 from vixws_core.config import HubConfig
 from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
@@ -75,6 +78,11 @@ class Settings:
     metrics_address: tuple[str, int] | None
     tls: ssl.SSLContext | None
     pages: Mapping[str, OwnPage]
+    access: str | None
+    allowed_origins: tuple[str, ...]
+    auth_deadline_s: float
+    handler_timeout_s: float
+    cancel_handlers: bool
     threads_max: int = 40
 
 
@@ -95,6 +103,7 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
+        root: RootRouter,
         routes: Mapping[str, tuple[Router, tuple[str, ...]]],
         store: MessageStore | None,
         metrics: Consumer | None,
@@ -116,9 +125,12 @@ class Runtime:
         self._handlers: TaskGroup | None = None
         limits = settings.admission
         limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        """The handlers that wait, by their session, where the end of one ends the other."""
         self._admission = Admission(limits, time.monotonic)
         self._driver: Driver | None = None
-        self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32))
+        policy = root.policy(settings.access)
+        self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32), policy=policy)
         self.app: App = App(
             self.hub,
             self.do,
@@ -131,6 +143,12 @@ class Runtime:
             message_bytes_max=settings.hub.message_bytes_max,
             arrived=self._arrived,
             drained=self._drained.set,
+            root=root,
+            origins=Origins(settings.allowed_origins),
+            wall=time.time,
+            auth_deadline_s=settings.auth_deadline_s,
+            make_signal=anyio.Event,
+            ending=self._ending,
         )
 
     # ---- the way to the hub ---------------------------------------------------------------------
@@ -204,12 +222,40 @@ class Runtime:
             steps.close()
 
     async def _run(self, waiting: Waiting) -> object:
+        deadline_s = waiting.deadline_s
+        if deadline_s is not None:
+            with anyio.fail_after(deadline_s):
+                return await self._call(waiting)
+        owner = waiting.args[0]
+        limit_s = self._settings.handler_timeout_s
+        if not isinstance(owner, Session) or not (limit_s or self._settings.cancel_handlers):
+            return await self._call(waiting)
+        with anyio.move_on_after(limit_s or None) as scope:
+            if self._settings.cancel_handlers:
+                if not owner.is_open and waiting.handler is not state_of(owner).router.closed:
+                    raise HandlerStopped
+                self._scopes[owner.id] = scope
+            try:
+                return await self._call(waiting)
+            finally:
+                self._scopes.pop(owner.id, None)
+        if anyio.current_time() < scope.deadline:
+            raise HandlerStopped
+        raise TimeoutError(f"handler {waiting.handler.name!r} took more than {limit_s:g} s (websocket.handlerTimeout)")
+
+    async def _call(self, waiting: Waiting) -> object:
         handler = waiting.handler
         if handler.thread:
             return await anyio.to_thread.run_sync(
                 partial(handler.function, *waiting.args), abandon_on_cancel=True, limiter=self._threads
             )
         return await handler.function(*waiting.args)
+
+    def _ending(self, session: Session) -> None:
+        """A session's end begins: its handler is ended, where that is wanted."""
+        scope = self._scopes.get(session.id)
+        if scope is not None:
+            scope.cancel()
 
     # ---- serving --------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import ByteStream, TaskStatus
 
 from vixws_core.app import App
+from vixws_core.app.access import RootRouter
 from vixws_core.app.commands import Publishing
 from vixws_core.app.router import Handler, Router
 from vixws_core.app.session import Session
@@ -25,7 +26,9 @@ from vixws_core.message import StoredMessage
 from vixws_core.protocols import Consumer, MessageStore
 
 from ..config.config import Config
+from ..logs import log
 from .admission import AdmissionLimits
+from .listeners import is_loopback
 from .pages import HEALTH, OwnPage
 from .runtime import Listening, Runtime, Settings
 from .signals import signals_heeded
@@ -36,8 +39,11 @@ __all__ = ["Server"]
 Function = TypeVar("Function", bound=OwnPage)
 
 
-class Server(Router):
+class Server(RootRouter):
     """A realtime server. It is the router of `/` and `/ws`: `on_open`, `on(type)` and the others register on it.
+
+    `authenticate` and `authorize` hold for all routes; without them everybody may do everything, so it starts on
+    loopback only, unless the configuration's `access` says that this is meant.
 
     `store` keeps the rooms' logs; without one they live in memory and end with the run. `metrics` sees every
     step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
@@ -165,7 +171,8 @@ class Server(Router):
                 ready(listening)
             task_status.started(listening)
 
-        self._run = run = Runtime(settings, self._routes, self.store, self.metrics)
+        self._check_access()
+        self._run = run = Runtime(settings, self, self._routes, self.store, self.metrics)
         try:
             async with signals_heeded(self.stop) if signals else nullcontext():
                 await run.serve(announce)
@@ -177,6 +184,20 @@ class Server(Router):
         finally:
             self._run = None
             self._listening = None
+
+    def _check_access(self) -> None:
+        """A server that lets everybody do everything says so, and never where others than this machine reach it.
+
+        Raises: `LocalError`.
+        """
+        if self.config.access != "auto" or self.authenticator is not None or self.authorizer is not None:
+            return
+        if not is_loopback(self.config.host):
+            raise LocalError(
+                f"{self.config.place('host')}: expected server.authenticate and server.authorize, or an explicit "
+                f"auth.access (--access open lets everybody into every room), got {self.config.host} without any"
+            )
+        log.info("open access: everybody on this machine may join, read and publish into every room (auth.access)")
 
     @property
     def listening(self) -> Listening | None:
@@ -294,6 +315,10 @@ class Server(Router):
             raise StoreError(answer.code, answer.message)
         return answer.rows
 
+    def revoke(self, user: str, room: str | None = None, *, now: bool = False) -> None:
+        """Takes back what the user of that id was granted; see `vixws_core.app.App.revoke`."""
+        self._app.revoke(user, room, now=now)
+
     def members(self, room: str) -> list[Session]:
         """The sessions in `room` now."""
         return self._app.members(room)
@@ -348,4 +373,9 @@ def settings_of(
         metrics_address=config.metrics_address,
         tls=server_context(config) if tls is None else tls,
         pages=own_pages,
+        access=None if config.access == "auto" else config.access,
+        allowed_origins=config.allowed_origins,
+        auth_deadline_s=config.auth_deadline_s,
+        handler_timeout_s=config.handler_timeout_s,
+        cancel_handlers=config.cancel_handlers,
     )

@@ -8,10 +8,16 @@ that and sends the outcome back in. So the rules of order and failure are writte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias, Unpack
 
+from msgspec.structs import replace
+
 from ..effects import (
+    Authenticate,
+    Authorize,
     Closed,
+    Closing,
     Drained,
     Effect,
     HistoryListed,
@@ -20,18 +26,24 @@ from ..effects import (
     Published,
     PublishFailed,
     Requested,
+    SendBytes,
 )
-from ..inputs import Accept, HandlerFinished, Input, Respond, Since
-from ..names import check_room
-from .commands import Commands, Listed, Publishing, Views, encode_envelope, here
+from ..inputs import Accept, HandlerFinished, Input, Respond, Revoke, Since
+from ..names import check_name
+from .access import BEARER, AuthRequest, RootRouter, User, credentials
+from .commands import Commands, Listed, Publishing, Signal, Views, encode_envelope, here, no_signal
 from .dispatch import Report, Runner, Steps, Waiting
+from .gate import Gate
+from .origins import Origins
 from .router import Router
-from .session import Session, SessionState
+from .session import Session, SessionState, state_of
 
 __all__ = ["SUBPROTOCOL", "App"]
 
 SUBPROTOCOL: Final = "vixws.v1"
 """The subprotocol that names the wire protocol, version 1 (PROTOCOL §2)."""
+
+_PLAIN: Final = (("content-type", "text/plain; charset=utf-8"),)
 
 Pages: TypeAlias = Callable[[str, str, tuple[tuple[str, str], ...]], tuple[int, tuple[tuple[str, str], ...], bytes]]
 Arrived: TypeAlias = Callable[[int, tuple[tuple[str, str], ...]], tuple[str, bool | None] | None]
@@ -45,7 +57,7 @@ def _anybody(conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool
 def _no_pages(
     method: str, path: str, headers: tuple[tuple[str, str], ...]
 ) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
-    return 404, (("content-type", "text/plain; charset=utf-8"),), b"not found\n"
+    return 404, _PLAIN, b"not found\n"
 
 
 class App:
@@ -53,7 +65,10 @@ class App:
 
     `do` runs one command in the hub at once; `call` runs a function where the hub may be looked at; `wait`
     takes the steps of a record whose next step has to wait; `report` hears of a handler's exception, by
-    name; `pages` answers plain HTTP requests, `(method, target, headers)`. Give `calls` to the pump.
+    name; `pages` answers plain HTTP requests, `(method, target, headers)`. `root` has the hooks that say who somebody
+    is and what they may do (the hub's policy says that they are asked), `wall` is their clock, in Unix seconds;
+    `origins` says which pages may connect; `make_signal` makes what `Session.wait_closed` waits for, and `ending` hears
+    of sessions whose end begins. Give `calls` to the pump.
     """
 
     def __init__(
@@ -70,6 +85,12 @@ class App:
         message_bytes_max: int = 65_536,
         arrived: Arrived = _anybody,
         drained: Callable[[], object] = lambda: None,
+        root: RootRouter | None = None,
+        origins: Origins | None = None,
+        wall: Callable[[], float] = lambda: 0.0,
+        auth_deadline_s: float = 5.0,
+        make_signal: Callable[[], Signal] = no_signal,
+        ending: Callable[[Session], object] = lambda session: None,
     ) -> None:
         self._do = do
         self._routes = routes
@@ -77,17 +98,25 @@ class App:
         self._runner = Runner(do, clock, report, wait)
         self._pages = pages
         self._arrived = arrived
+        self._origins = origins
+        self._gate = Gate(root or RootRouter(), do, report, wall, auth_deadline_s)
         self._sessions: dict[int, Session] = {}
-        self._commands = Commands(hub, do, call, lambda exc, name: report(None, exc, name), message_bytes_max)
+        self._commands = Commands(
+            hub, do, call, lambda exc, name: report(None, exc, name), message_bytes_max, make_signal
+        )
+        self._ending = ending
         self.calls: dict[type, Callable[[Any], object]] = {
             Requested: self._requested,
             Opened: self._opened,
             MessageReceived: self._received,
+            Closing: self._closing,
             Closed: self._closed,
             Published: self._commands.published,
             PublishFailed: self._commands.published,
             HistoryListed: self._commands.listed,
             Drained: lambda effect: drained(),
+            Authenticate: self._authenticate,
+            Authorize: self._authorize,
         }
 
     # ---- what the application calls -------------------------------------------------------------
@@ -148,7 +177,7 @@ class App:
 
     def members(self, room: str) -> list[Session]:
         """The sessions in `room` now, in no particular order."""
-        found: tuple[int, ...] = self._commands.look(self._commands.views.members, check_room(room))
+        found: tuple[int, ...] = self._commands.look(self._commands.views.members, check_name(room))
         sessions = self._sessions
         return [sessions[conn] for conn in found if conn in sessions]
 
@@ -160,7 +189,16 @@ class App:
     def sessions(self) -> list[Session]:
         """All open sessions, oldest first."""
         found: list[Session] = self._commands.look(list, self._sessions.values())
-        return found
+        return [session for session in found if state_of(session).began]
+
+    def revoke(self, user: str, room: str | None = None, *, now: bool = False) -> None:
+        """Takes back what `user` was granted, in `room` or everywhere; `authorize` is asked again.
+
+        Until it has answered nothing more of those rooms is sent; whoever may not stay hears `$kicked`. `now` closes
+        their connections instead (4003), and what waits to be sent is dropped.
+        Raises: `LocalError` for a bad room name.
+        """
+        self._do(Revoke(user, None if room is None else check_name(room), now))
 
     def abandon(self, message: str) -> None:
         """Answers every call that waits for the hub, now or later, with a failure; for a shell whose hub is gone."""
@@ -180,21 +218,59 @@ class App:
                 answer = self._pages(effect.method, effect.target, effect.headers)
             except Exception as exc:
                 self._report(None, exc, "pages")
-                answer = (500, (("content-type", "text/plain; charset=utf-8"),), b"internal error\n")
+                answer = (500, _PLAIN, b"internal error\n")
             self._do(Respond(effect.conn, *answer))
             return
         route = self._routes.get(path)
         if route is None:
             self._do(Respond(effect.conn, *_no_pages(effect.method, path, effect.headers)))
             return
-        router, known = route
+        cookies_count = False
+        if self._origins is not None:
+            verdict = self._origins.judge(effect.headers)
+            if verdict is None:
+                self._do(Respond(effect.conn, 403, _PLAIN, b"this page may not connect here (allowed_origins)\n"))
+                return
+            cookies_count = verdict
+        if not self._gate.asks_who:
+            self._accept(effect, route, peer, limited, None, None, None)
+            return
+        request = credentials(effect.target, effect.headers, effect.subprotocols, peer, cookies_count)
+        accept = partial(self._accept, effect, route, peer, limited, request)
+        self._runner.start(self._gate.upgrade(effect.conn, request, accept))
+
+    def _accept(
+        self,
+        effect: Requested,
+        route: tuple[Router, tuple[str, ...]],
+        peer: str,
+        limited: bool | None,
+        request: AuthRequest | None,
+        user: User | None,
+        expires_in_s: float | None,
+    ) -> None:
+        """Completes an upgrade; `request`: what was shown to `authenticate`, and `user` what it said."""
+        conn, (router, known) = effect.conn, route
         # A browser fails a handshake that echoes none of what it offered, so our own name is known on every route.
-        subprotocol = next((name for name in effect.subprotocols if name in known or name == SUBPROTOCOL), None)
-        state = SessionState(router)
-        self._sessions[effect.conn] = Session(self._commands, state, effect.conn, peer, effect.target, effect.headers)
-        accept = Accept(effect.conn, subprotocol, router.is_typed, router.guarded, limited)
-        if not any(type(told) is Opened for told in self._do(accept)):
-            del self._sessions[effect.conn]  # The handshake failed, or the connection is gone.
+        offered = [name for name in effect.subprotocols if not name.startswith(BEARER)]
+        subprotocol = next((name for name in offered if name in known or name == SUBPROTOCOL), None)
+        accept = Accept(conn, subprotocol, router.is_typed, router.guarded, limited)
+        if user is not None:
+            accept = replace(accept, headers=user.headers, user=user.id, expires_in_s=expires_in_s)
+        state = SessionState(router, request, user)
+        self._sessions[conn] = Session(self._commands, state, conn, peer, effect.target, effect.headers)
+        accepted = False
+        try:
+            accepted = any(type(told) is SendBytes for told in self._do(accept))
+        finally:
+            if not accepted:
+                self._sessions.pop(conn, None)  # The handshake failed, or the connection is gone.
+
+    def _authenticate(self, effect: Authenticate) -> None:
+        self._runner.start(self._gate.token(effect, self._sessions.get(effect.conn)))
+
+    def _authorize(self, effect: Authorize) -> None:
+        self._runner.start(self._gate.grant(effect, self._sessions.get(effect.conn)))
 
     def _opened(self, effect: Opened) -> None:
         session = self._sessions[effect.conn]
@@ -207,7 +283,12 @@ class App:
             return
         self._runner.start(self._runner.record(session, effect.messages))
 
+    def _closing(self, effect: Closing) -> None:
+        session = self._sessions.get(effect.conn)
+        if session is not None and state_of(session).end_begins():
+            self._ending(session)
+
     def _closed(self, effect: Closed) -> None:
         session = self._sessions.pop(effect.conn, None)
-        if session is not None:
+        if session is not None and state_of(session).began:
             self._runner.ended(session, effect.code, effect.reason)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any, Final, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 
@@ -16,9 +16,9 @@ from ..effects import Effect, HistoryListed, Published, PublishFailed, SendBytes
 from ..errors import LocalError
 from ..inputs import Close, Input, Join, Leave, LeaveAll, ListHistory, Publish, Refuse, Send, SendToAll, Since
 from ..message import encode_json, payload_json
-from ..names import check_room
+from ..names import check_name
 
-__all__ = ["Commands", "Done", "Listed", "Publishing", "Views", "encode_envelope", "encode_text"]
+__all__ = ["Commands", "Done", "Listed", "Publishing", "Signal", "Views", "encode_envelope", "encode_text"]
 
 T = TypeVar("T")
 Done: TypeAlias = Callable[[Published | PublishFailed], object]
@@ -65,6 +65,23 @@ class Views(Protocol):
         ...
 
 
+class Signal(Protocol):
+    """What a loop gives to wait for: `anyio.Event` is one."""
+
+    def set(self) -> object:
+        """It has happened."""
+        ...
+
+    def wait(self) -> Awaitable[None]:
+        """Waits until it has."""
+        ...
+
+
+def no_signal() -> Signal:
+    """For a hub that is driven without a loop. Raises: `LocalError`."""
+    raise LocalError("nothing can wait here: the hub is driven without a loop (App.make_signal)")
+
+
 def here(function: Callable[..., T], *args: Any) -> T:
     """Calls a function where the caller is."""
     return function(*args)
@@ -77,7 +94,18 @@ class Commands:
     that raise. Connections are named by their numbers; those that are gone are ignored.
     """
 
-    __slots__ = ("_call", "_do", "_failed", "_lists", "_over", "_publishes", "_requests", "message_bytes_max", "views")
+    __slots__ = (
+        "_call",
+        "_do",
+        "_failed",
+        "_lists",
+        "_over",
+        "_publishes",
+        "_requests",
+        "make_signal",
+        "message_bytes_max",
+        "views",
+    )
 
     def __init__(
         self,
@@ -86,12 +114,14 @@ class Commands:
         call: Callable[..., Any],
         failed: Failed,
         message_bytes_max: int,
+        make_signal: Callable[[], Signal] = no_signal,
     ) -> None:
         self.views: Views = views
         self.message_bytes_max: int = message_bytes_max
         self._do = do
         self._call = call
         self._failed = failed
+        self.make_signal: Callable[[], Signal] = make_signal
         self._requests = count(1)
         self._publishes: dict[int, tuple[str, Done]] = {}
         self._lists: dict[int, Listed] = {}
@@ -112,11 +142,11 @@ class Commands:
                 raise LocalError(f"since must have ep, off and perhaps id: {exc}") from None
         if last < 0:
             raise LocalError(f"last must be 0 or more, got {last}")
-        self._do(Join(conn, check_room(room), since, last))
+        self._do(Join(conn, check_name(room), since, last))
 
     def leave(self, conn: int, room: str) -> None:
         """Takes a connection out of `room`. Raises: `BadRoom`."""
-        self._do(Leave(conn, check_room(room)))
+        self._do(Leave(conn, check_name(room)))
 
     def leave_all(self, conn: int) -> None:
         """Takes a connection out of all its rooms."""
@@ -138,7 +168,7 @@ class Commands:
         Raises: `LocalError` for a bad room name, type, kind, mid or payload, or one that is too large.
         """
         kind, mid, done = how.get("kind", "event"), how.get("mid"), how.get("done")
-        check_room(room)
+        check_name(room)
         if type.startswith("$"):
             raise LocalError(f"type must not start with '$', got {type!r:.80}")
         if not type or not kind:
@@ -166,7 +196,7 @@ class Commands:
         `conn` is the connection that it is for: one that asks for too much at once is not read meanwhile.
         Raises: `LocalError` for a bad room name or a limit below 1.
         """
-        check_room(room)
+        check_name(room)
         if limit < 1:
             raise LocalError(f"limit must be 1 or more, got {limit}")
         request = next(self._requests)

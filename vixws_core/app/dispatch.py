@@ -20,12 +20,16 @@ from ..effects import AppMessage, Effect
 from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
-from ..names import check_room
+from ..names import check_name
 from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
 from .session import Session, SessionState, state_of
 
-__all__ = ["Report", "Runner", "Steps", "Waiting"]
+__all__ = ["HandlerStopped", "Report", "Runner", "Steps", "Waiting"]
+
+
+class HandlerStopped(Exception):
+    """Thrown into a record by the shell: the handler was ended because its session ends; no failure."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -33,6 +37,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
     handler: Handler
     args: tuple[Any, ...]
+    deadline_s: float | None = None
+    """Seconds after which a `TimeoutError` is the outcome; None: it may take its time."""
 
 
 Steps: TypeAlias = Generator[Waiting, object, None]
@@ -81,7 +87,7 @@ class Runner:
         handler = raw
         try:
             for message in messages:
-                if not state.is_open:
+                if not state.handles:
                     break
                 try:
                     if type(message) is not AppMessage:
@@ -97,7 +103,7 @@ class Runner:
                     if message.type != name:
                         name = ""
                     if message.room is not None:
-                        handler = state.router.guards.get(message.type)
+                        handler = state.router.guard_of(message.type)
                         yield from self._guard(session, state, message, handler)
                         continue
                     if raw is not None:
@@ -119,6 +125,8 @@ class Runner:
                     ref = state.owes
                     state.answered(ref)
                     self._do(Refuse(session.id, exc.code, str(exc), ref))
+        except HandlerStopped:
+            pass  # Its session ends, and the application wants that to end its handlers.
         except Exception as exc:
             failure = exc
         except GeneratorExit:
@@ -159,7 +167,7 @@ class Runner:
 
     def _guard(self, session: Session, state: SessionState, message: AppMessage, guard: Handler | None) -> Steps:
         """Asks the guard of a publish, then publishes, or the refusal goes up."""
-        payload, room = message.payload, check_room(message.room or "")  # Before any code of the application sees it.
+        payload, room = message.payload, check_name(message.room or "")  # Before any code of the application sees it.
         if guard is not None:
             try:
                 decoded = guard.decode(payload)
@@ -170,6 +178,8 @@ class Runner:
                 answer: Any = yield Waiting(guard, args)
             else:
                 answer = guard.function(*args)
+            if answer is None and guard.declares:
+                answer = decoded  # What its type does not name was not looked at, and is not passed on.
             if answer is not None:
                 payload = payload_json(answer)
                 if len(payload) > session.message_bytes_max:
@@ -183,6 +193,7 @@ class Runner:
                 message.mid,
                 conn=session.id,
                 ref=state.owes,
+                sent=message.payload if payload is not message.payload else None,
             )
         )
         state.answered(state.owes)
@@ -204,6 +215,8 @@ class Runner:
                 reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
                 state.closing()
                 self._do(Close(session.id, CLOSE_DENIED, reason))
+            except HandlerStopped:
+                pass
             except Exception as exc:
                 failed = True
                 yield from self._failed(session, exc, handler)

@@ -17,6 +17,9 @@ __all__ = ["BadPayload", "Handler", "Router"]
 Function = TypeVar("Function", bound=Callable[..., object])
 Decoder = Callable[[bytes], object]
 
+EVERY_TYPE: Final = "*"
+"""Guards the publishes of all types."""
+
 _DETAIL_MAX: Final = 300
 """Characters of a validation error that are shown to the peer."""
 
@@ -29,10 +32,11 @@ class Handler:
     """One registered function: how it is run, and how its payload is decoded.
 
     `waits`: it is `async` or runs in a worker thread, so a shell has to run it. `decode` turns payload bytes
-    into what the function takes. `wants_message`: it takes the `AppMessage` as a third argument.
+    into what the function takes; where its type `declares` the keys, others are left out. `wants_message`: it takes
+    the `AppMessage` as a third argument.
     """
 
-    __slots__ = ("decode", "function", "is_async", "name", "thread", "waits", "wants_message")
+    __slots__ = ("declares", "decode", "function", "is_async", "name", "thread", "waits", "wants_message")
 
     def __init__(self, function: Callable[..., Any], *, thread: bool = False, typed: bool = False) -> None:
         self.function: Callable[..., Any] = function
@@ -44,9 +48,11 @@ class Handler:
         self.waits: bool = thread or self.is_async
         self.wants_message: bool = False
         self.decode: Decoder = decode_object
+        self.declares: bool = False
         if typed:
             name, self.wants_message = _payload_parameter(function, self.name)
             self.decode = _decoder(_annotation(function, name, self.name), self.name)
+            self.declares = self.decode is not decode_object
 
 
 class Router:
@@ -128,10 +134,17 @@ class Router:
         """
         return self._decorate_type(self.types, "on", type, thread)
 
-    def on_publish(self, type: str, *, thread: bool = False) -> Callable[[Function], Function]:
+    def guard_of(self, type: str) -> Handler | None:
+        """The guard of publishes of this type: its own, or the one of all types."""
+        return self.guards.get(type) or self.guards.get(EVERY_TYPE)
+
+    def on_publish(self, type: str = EVERY_TYPE, *, thread: bool = False) -> Callable[[Function], Function]:
         """Registers a guard `handler(session, payload[, message])` for publishes of `type` into a room.
 
-        It returns None to publish as it is, or another payload to publish instead; `Refused` refuses.
+        Without a type it guards those of all types that have no guard of their own. It returns None to publish what
+        came, or another payload to publish instead; `Refused` refuses. Where the payload's annotation names its keys
+        (a Struct, dataclass, TypedDict or model), None passes on those alone. A repeat of a publish runs the guard
+        again, and what was stored first stays.
         """
         return self._decorate_type(self.guards, "on_publish", type, thread)
 

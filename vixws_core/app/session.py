@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from operator import attrgetter
 from typing import Any, Unpack
 
 from ..inputs import Since
-from .commands import Commands, Listed, Publishing, encode_envelope, encode_text
+from .access import AuthRequest, User
+from .commands import Commands, Listed, Publishing, Signal, encode_envelope, encode_text
 from .router import Router
 
 __all__ = ["Session", "SessionState", "state_of"]
@@ -16,12 +17,35 @@ __all__ = ["Session", "SessionState", "state_of"]
 class SessionState:
     """What the dispatcher keeps of a session: how far its life is, and which message is being handled."""
 
-    __slots__ = ("busy", "close_code", "close_reason", "is_open", "over", "owes", "router", "subprotocol")
+    __slots__ = (
+        "began",
+        "busy",
+        "close_code",
+        "close_reason",
+        "ending",
+        "handles",
+        "is_open",
+        "over",
+        "owes",
+        "request",
+        "router",
+        "subprotocol",
+        "user",
+    )
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, request: AuthRequest | None = None, user: User | None = None) -> None:
         self.router: Router = router
+        self.request: AuthRequest | None = request
+        """What `authenticate` was asked with; None where there is no such hook."""
+        self.user: User | None = user
+        self.began: bool = False
+        """Whether the application heard of it."""
         self.subprotocol: str | None = None
         self.is_open: bool = False
+        self.handles: bool = False
+        """Whether its messages are handled: until its end, or a close of our own."""
+        self.ending: Signal | None = None
+        """Set when its end begins, for those who wait for that."""
         self.close_code: int | None = None
         self.close_reason: str = ""
         self.busy: bool = False
@@ -34,7 +58,12 @@ class SessionState:
     def opened(self, subprotocol: str | None) -> None:
         """The WebSocket is open, and `on_open` runs."""
         self.subprotocol = subprotocol
-        self.is_open = self.busy = True
+        self.began = self.is_open = self.handles = self.busy = True
+
+    def is_now(self, user: User) -> None:
+        """It proved who it is, or proved it anew; another user is the hub's to refuse."""
+        if self.user is None or self.user.id == user.id:
+            self.user = user
 
     def handling(self, ref: str | None) -> None:
         """A message is being handled; where it has a `ref` it is to be answered."""
@@ -48,7 +77,8 @@ class SessionState:
 
     def ended(self, code: int, reason: str) -> bool:
         """The session is over; whether no handler is running, so that `on_close` may."""
-        self.is_open = False
+        self.end_begins()
+        self.handles = False
         self.close_code, self.close_reason = code, reason
         self.over = True
         return not self.busy
@@ -64,8 +94,16 @@ class SessionState:
 
     def closing(self) -> bool:
         """A close begins, unless one has; whether it does."""
-        was_open, self.is_open = self.is_open, False
-        return was_open
+        begins, self.handles = self.handles, False
+        self.end_begins()
+        return begins
+
+    def end_begins(self) -> bool:
+        """Its end begins, from either side; whether that is new."""
+        begins, self.is_open = self.is_open, False
+        if self.ending is not None:
+            self.ending.set()
+        return begins
 
 
 class Session:
@@ -99,8 +137,28 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open: False as soon as a close is begun by either side."""
+        """Whether it is open: False as soon as a close is begun by either side, or the server shuts down.
+
+        What was received before is handled all the same, and its answers are sent.
+        """
         return self._state.is_open
+
+    @property
+    def user(self) -> User | None:
+        """Who it is, as `authenticate` last said; None where there is no such hook."""
+        return self._state.user
+
+    def wait_closed(self) -> Awaitable[None]:
+        """Waits until it is not open any more: `await session.wait_closed()`, for handlers that run for long.
+
+        Raises: `LocalError` where nothing can wait: a hub that is driven without a loop.
+        """
+        state = self._state
+        if state.ending is None:
+            state.ending = self._commands.make_signal()
+            if not state.is_open:
+                state.ending.set()
+        return state.ending.wait()
 
     @property
     def close_code(self) -> int | None:

@@ -13,6 +13,7 @@ from .connection.outbox import Outbox
 from .connection.reading import BACKLOG_BYTES, Reading
 from .connection.timers import Timers
 from .model import ASKED, CLOSING, HEAD, OPEN, Connection, Handshake, Pause, Session
+from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .step import Step
@@ -23,16 +24,24 @@ __all__ = ["Arrivals"]
 class Arrivals:
     """Takes connections from their first byte to their first message."""
 
-    __slots__ = ("_inbox", "_lifecycle", "_outbox", "_reading", "_step", "_timers")
+    __slots__ = ("_identities", "_inbox", "_lifecycle", "_outbox", "_reading", "_step", "_timers")
 
     def __init__(
-        self, step: Step, timers: Timers, reading: Reading, outbox: Outbox, lifecycle: Lifecycle, inbox: Inbox
+        self,
+        step: Step,
+        timers: Timers,
+        reading: Reading,
+        outbox: Outbox,
+        lifecycle: Lifecycle,
+        identities: Identities,
+        inbox: Inbox,
     ) -> None:
         self._step = step
         self._timers = timers
         self._reading = reading
         self._outbox = outbox
         self._lifecycle = lifecycle
+        self._identities = identities
         self._inbox = inbox
 
     def connected(self, input: Connected) -> None:
@@ -88,7 +97,7 @@ class Arrivals:
             self._reading.pause(connection, Pause.BACKLOG)
 
     def accept(self, input: Accept) -> None:
-        """The application completes an upgrade. Raises: `LocalError` where there is none, or for its subprotocol."""
+        """The application completes an upgrade. Raises: `LocalError` for a plain request, a subprotocol or a header."""
         step, config = self._step, self._step.config
         connection = step.connections.get(input.conn)
         if connection is None or connection.state is not ASKED:
@@ -100,15 +109,17 @@ class Arrivals:
             raise LocalError(f"connection {connection.id} asked for no WebSocket: expected Respond")
         if input.subprotocol is not None and input.subprotocol not in request.subprotocols:
             raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
+        switching = http_switching(request.key, input.subprotocol, input.headers)
         limited = handshake.limited if input.limited is None else input.limited
         connection.handshake = None
-        connection.begin(Session(connection, input.typed, input.guarded))
+        session = Session(connection, input.typed, input.guarded, self._identities.begin(input))
+        connection.begin(session)
         connection.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
         if limited and config.messages_per_s > 0:
             connection.message_allowance = TokenBucket(float(config.messages_burst), step.now)
         self._lifecycle.opened(connection, step.now)
-        self._outbox.send(connection, http_switching(request.key, input.subprotocol))
-        step.out.append(Opened(connection.id, request.target, input.subprotocol))
+        self._outbox.send(connection, switching)
+        self._identities.began(session, Opened(connection.id, request.target, input.subprotocol))
         self._timers.begin_anew(connection)
         self._timers.rearm(connection)
         self._reading.resume(connection, Pause.BACKLOG)

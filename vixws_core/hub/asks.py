@@ -9,7 +9,19 @@ import msgspec
 
 from .model import Member
 
-__all__ = ["AppendAsked", "Ask", "Asks", "CursorAsked", "HistoryAsked", "ListAsked", "PageAsked", "PositionAsked"]
+__all__ = [
+    "AppendAsked",
+    "Ask",
+    "Asks",
+    "CursorAsked",
+    "GrantAsked",
+    "HistoryAsked",
+    "ListAsked",
+    "MembershipAsked",
+    "PageAsked",
+    "PositionAsked",
+    "ProofAsked",
+]
 
 
 class AppendAsked(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +79,41 @@ class ListAsked(msgspec.Struct, frozen=True, gc=False):
     weight: int
 
 
-Ask = AppendAsked | CursorAsked | PageAsked | HistoryAsked | PositionAsked | ListAsked
+class ProofAsked(msgspec.Struct, frozen=True, gc=False):
+    """Who shows a token in a message."""
+
+    conn: int
+
+
+class GrantAsked(msgspec.Struct, frozen=True, gc=False):
+    """Whether a message may do what it wants to, which waits for that."""
+
+    conn: int
+    action: str
+    room: str
+    revision: int
+
+
+class MembershipAsked(msgspec.Struct, frozen=True):
+    """Whether a member may stay; `code`: what it is told if not; `renewal`: a new proof is why."""
+
+    member: Member
+    code: str
+    renewal: bool
+    revision: int
+
+
+Ask = (
+    AppendAsked
+    | CursorAsked
+    | PageAsked
+    | HistoryAsked
+    | PositionAsked
+    | ListAsked
+    | ProofAsked
+    | GrantAsked
+    | MembershipAsked
+)
 """Whatever was asked."""
 
 

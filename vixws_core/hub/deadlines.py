@@ -20,6 +20,7 @@ from .connection.reading import Reading
 from .connection.timers import Timers
 from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection
 from .rooms.members import Members
+from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .step import Step
@@ -30,7 +31,7 @@ __all__ = ["Deadlines"]
 class Deadlines:
     """Acts on what is due. What is due when stands in `Timers.next_of`: a new deadline needs a line in both."""
 
-    __slots__ = ("_inbox", "_lifecycle", "_members", "_outbox", "_reading", "_step", "_timers")
+    __slots__ = ("_identities", "_inbox", "_lifecycle", "_members", "_outbox", "_reading", "_step", "_timers")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Deadlines:
         outbox: Outbox,
         members: Members,
         lifecycle: Lifecycle,
+        identities: Identities,
         inbox: Inbox,
     ) -> None:
         self._step = step
@@ -48,6 +50,7 @@ class Deadlines:
         self._outbox = outbox
         self._members = members
         self._lifecycle = lifecycle
+        self._identities = identities
         self._inbox = inbox
 
     def time_passed(self, _: TimePassed) -> None:
@@ -109,6 +112,10 @@ class Deadlines:
             self._blame(connection, SLOW, "took no byte in time")
             self._lifecycle.give_up(connection, CLOSE_SLOW, sent=SLOW, kept="took no byte in time", abort=True)
             return
+        if session.identity is not None and now >= session.identity.next_at:
+            self._identities.due(session)
+            if connection.state is not OPEN:
+                return
         if now >= session.retry_at:
             self._members.retry(session)
         if now >= connection.resume_at:

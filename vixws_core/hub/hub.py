@@ -49,11 +49,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..config import HubConfig
+from ..config import HubConfig, Policy
 from ..effects import Effect
 from ..errors import LocalError
 from ..inputs import (
     Accept,
+    Authenticated,
+    Authorized,
     BytesFlushed,
     BytesReceived,
     Close,
@@ -69,6 +71,7 @@ from ..inputs import (
     Publish,
     Refuse,
     Respond,
+    Revoke,
     RoomAdvanced,
     Send,
     SendToAll,
@@ -80,16 +83,30 @@ from ..inputs import (
     TimePassed,
 )
 from .arrivals import Arrivals
-from .asks import AppendAsked, Asks, CursorAsked, HistoryAsked, ListAsked, PageAsked, PositionAsked
+from .asks import (
+    AppendAsked,
+    Asks,
+    CursorAsked,
+    GrantAsked,
+    HistoryAsked,
+    ListAsked,
+    MembershipAsked,
+    PageAsked,
+    PositionAsked,
+    ProofAsked,
+)
 from .connection.outbox import Outbox
 from .connection.reading import Reading
 from .connection.timers import Timers
 from .deadlines import Deadlines
-from .model import SENDABLE, ConnectionState
+from .model import SENDABLE, ConnectionState, Session
 from .rooms.cursors import Cursors
 from .rooms.members import Members
+from .rooms.pages import Pages
 from .rooms.unstored import Unstored
+from .sessions.grants import Grants
 from .sessions.history import History
+from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .sessions.publishing import Publishing
@@ -112,7 +129,10 @@ class Hub:
         "_cursors",
         "_deadlines",
         "_dispatch",
+        "_grants",
         "_history",
+        "_identities",
+        "_inbox",
         "_lifecycle",
         "_members",
         "_outbox",
@@ -120,7 +140,14 @@ class Hub:
         "_step",
     )
 
-    def __init__(self, config: HubConfig | None = None, *, seed: bytes = b"\0", secret: bytes | None = None) -> None:
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        seed: bytes = b"\0",
+        secret: bytes | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         if not 1 <= len(seed) <= 64 or (secret is not None and not 1 <= len(secret) <= 64):
             raise LocalError("seed and secret must have 1 to 64 bytes")
         step = self._step = Step(config or HubConfig(), secret if secret is not None else seed)
@@ -130,15 +157,20 @@ class Hub:
         reading = Reading(step, timers)
         outbox = self._outbox = Outbox(step, timers, reading)
         unstored = Unstored(outbox)
-        cursors = self._cursors = Cursors(step, timers, outbox, unstored, asks)
-        members = self._members = Members(step, outbox, unstored, asks, cursors)
+        pages = Pages(step, timers, asks)
+        cursors = self._cursors = Cursors(step, outbox, unstored, pages)
+        members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
         lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
-        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle)
-        history = self._history = History(step, reading, outbox, asks, members, lifecycle)
-        requests = Requests(step, outbox, members, lifecycle, publishing, history)
-        inbox = Inbox(step, timers, reading, outbox, lifecycle, requests)
-        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, inbox)
-        deadlines = self._deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, inbox)
+        policy = policy or Policy()
+        grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, policy)
+        identities = self._identities = Identities(step, outbox, asks, lifecycle, grants, policy)
+        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, grants)
+        history = self._history = History(step, reading, outbox, asks, members, lifecycle, grants)
+        requests = Requests(step, outbox, members, lifecycle, grants, identities, publishing, history)
+        inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, requests)
+        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, inbox)
+        deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, identities, inbox)
+        self._deadlines = deadlines
         self._dispatch: dict[type, Callable[[Any], object]] = {
             BytesReceived: arrivals.received,
             BytesFlushed: cursors.flushed,
@@ -156,6 +188,9 @@ class Hub:
             Publish: publishing.publish_asked,
             ListHistory: history.list_asked,
             Refuse: requests.refuse_asked,
+            Revoke: grants.revoke,
+            Authenticated: self._authenticated,
+            Authorized: self._authorized,
             StoreAppended: self._appended,
             StoreFailed: self._store_failed,
             StoreRead: self._store_read,
@@ -277,6 +312,7 @@ class Hub:
         asked = self._asks.take(input.request)
         if type(asked) is CursorAsked:
             self._members.position_known(asked, input)
+            self._lifecycle.settle(asked.member.connection)
         elif type(asked) is PositionAsked:
             self._history.position_known(asked, input)
 
@@ -284,6 +320,23 @@ class Hub:
         asked = self._asks.take(input.request)
         if type(asked) is ListAsked:
             self._history.listed(asked, input)
+
+    def _authenticated(self, input: Authenticated) -> None:
+        asked = self._asks.take(input.request)
+        session = self._identities.answered(asked, input) if type(asked) is ProofAsked else None
+        if session is not None:
+            self._go_on(session)
+
+    def _authorized(self, input: Authorized) -> None:
+        asked = self._asks.take(input.request)
+        if type(asked) is MembershipAsked:
+            self._grants.stays(asked, input)
+        elif type(asked) is GrantAsked and (session := self._grants.decided(asked, input)) is not None:
+            self._go_on(session)
+
+    def _go_on(self, session: Session) -> None:
+        self._inbox.go_on(session)
+        self._grants.forget_verdict(session)
 
     def _store_failed(self, input: StoreFailed) -> None:
         asked = self._asks.take(input.request)
@@ -293,6 +346,7 @@ class Hub:
             self._cursors.read_failed(asked)
         elif type(asked) is CursorAsked:
             self._members.position_failed(asked, input)
+            self._lifecycle.settle(asked.member.connection)
         elif type(asked) is HistoryAsked or type(asked) is PositionAsked:
             self._history.failed(asked, input)
         elif type(asked) is ListAsked:

@@ -18,6 +18,7 @@ from ..wire.codec import PLAIN, Codec
 from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
 from ..wire.http import Head, HeadReader
+from .identity import Identity
 from .rooms.tail import Tail
 
 __all__ = [
@@ -229,7 +230,9 @@ class Session:
         "dropped",
         "greeting_over",
         "guarded",
+        "guards_all",
         "hello",
+        "identity",
         "memberships",
         "page_pending",
         "queue",
@@ -239,14 +242,19 @@ class Session:
         "unanswered",
     )
 
-    def __init__(self, connection: Connection, typed: bool, guarded: frozenset[str]) -> None:
+    def __init__(
+        self, connection: Connection, typed: bool, guarded: frozenset[str], identity: Identity | None = None
+    ) -> None:
         self.connection: Connection = connection
+        self.identity: Identity | None = identity
+        """Who it is; None where the hub asks nobody."""
         self.typed: bool = typed
         """Whether text must be an envelope."""
         self.guarded: frozenset[str] = guarded
         """Types whose publishes go to the application."""
-        self.busy: bool = True
-        """The application has a record of ours (the opening is one) and has not finished."""
+        self.guards_all: bool = "*" in guarded
+        self.busy: bool = identity is None or identity.proved
+        """The application has a record of ours (the opening is one), or was asked for a grant, and has not finished."""
         self.queue: deque[Pending] | None = None
         """Messages in turn behind the record that is handled."""
         self.greeting_over: bool = False
@@ -289,9 +297,11 @@ class Member:
         "connection",
         "cursor",
         "from_floor",
+        "held",
         "last",
         "live",
         "open_ask",
+        "owed_reset",
         "ref",
         "room",
         "session",
@@ -310,6 +320,10 @@ class Member:
         """Its position is not known yet."""
         self.open_ask: int = 0
         """The open question for its position; 0: none."""
+        self.held: bool = False
+        """Whether it may stay is being asked: nothing of the room is sent to it."""
+        self.owed_reset: str = ""
+        """Why it is to be told `$reset` if it may."""
         self.announced_head: int = -1
         """The announced head, until `$live` was told; -1: none."""
         self.since: Since | None = ask.since

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 from ..config import HubConfig
 from ..effects import Effect
-from .model import Connection, Room
+from .model import Connection, Room, Session
 
 __all__ = ["Step"]
 
@@ -14,7 +14,7 @@ __all__ = ["Step"]
 class Step:
     """What the parts of one hub share while they handle one input."""
 
-    __slots__ = ("_secret", "_tokens", "config", "connections", "now", "out", "parked", "ready", "rooms")
+    __slots__ = ("_secret", "_tokens", "config", "connections", "now", "out", "parked", "ready", "rooms", "users")
 
     def __init__(self, config: HubConfig, secret: bytes) -> None:
         self.config: HubConfig = config
@@ -23,6 +23,8 @@ class Step:
         self.connections: dict[int, Connection] = {}
         self.rooms: dict[str, Room] = {}
         """Rooms that have members."""
+        self.users: dict[str, dict[int, Session]] = {}
+        """Sessions that proved who they are, by user and connection."""
         self.parked: list[Connection] = []
         """Fact for the cursors: connections that passed their mark since the cursors last looked."""
         self.ready: dict[int, None] = {}

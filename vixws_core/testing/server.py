@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..app import App, Router, Steps, Waiting
+from ..app import App, Steps, Waiting
+from ..app.access import RootRouter
 from ..app.session import Session
 from ..config import HubConfig
 from ..effects import Effect
@@ -21,7 +22,7 @@ from .trace import Trace
 
 __all__ = ["Build", "Server"]
 
-Build = Callable[[Router], object]
+Build = Callable[[RootRouter], object]
 """Registers an application's handlers, as `vixws_core.app.chat.build` does."""
 
 
@@ -40,16 +41,17 @@ class Server:
         turn: Callable[[], int],
         consumers: Sequence[Consumer],
     ) -> None:
-        self.hub: Hub = Hub(config, seed=seed)
-        self.trace: Trace = Trace(config, seed)
+        router = RootRouter()
+        build(router)
+        policy = router.policy()
+        self.hub: Hub = Hub(config, seed=seed, policy=policy)
+        self.trace: Trace = Trace(config, seed, policy)
         self.door: DoorOracle = DoorOracle(self.hub, truth, turn)
         self.drained: bool = False
         self.errors: list[Exception] = []
         """What handlers raised."""
         self._chance = chance
         self._waiting: list[tuple[Steps, Waiting, Any]] = []
-        router = Router()
-        build(router)
         self.app: App = App(
             self.hub,
             self._do,
@@ -59,6 +61,8 @@ class Server:
             wait=self._wait,
             message_bytes_max=config.message_bytes_max,
             drained=self._drained,
+            root=router,
+            wall=clock,
         )
         self._pump = Pump(self.hub, clock, (self.trace, *consumers, self.door), self.app.calls)
 

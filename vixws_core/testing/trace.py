@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from ..config import HubConfig
+from ..config import HubConfig, Policy
 from ..effects import Effect
 from ..hub import Hub
 from ..inputs import Input
@@ -27,7 +27,8 @@ def encode_step(now: float, input: Input, effects: Sequence[Effect]) -> bytes:
 class Trace:
     """A consumer that keeps every step of one hub: `steps` are `(now, input)` and what `handle` returned for it."""
 
-    def __init__(self, config: HubConfig, seed: bytes) -> None:
+    def __init__(self, config: HubConfig, seed: bytes, policy: Policy | None = None) -> None:
+        self.policy: Policy | None = policy
         self.config: HubConfig = config
         self.seed: bytes = seed
         self.steps: list[tuple[float, Input, list[Effect]]] = []
@@ -45,7 +46,7 @@ class Trace:
 
     def replay(self) -> None:
         """Hands the inputs to a fresh hub. Raises: `OracleFailed` where one of its answers differs."""
-        hub = Hub(self.config, seed=self.seed)
+        hub = Hub(self.config, seed=self.seed, policy=self.policy)
         for at, (now, input, effects) in enumerate(self.steps):
             again = hub.handle(input, now)
             check(again == effects, f"step {at} is replayed with other effects: {input!r:.200}: {again!r:.300}")

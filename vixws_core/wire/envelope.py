@@ -6,7 +6,6 @@ A payload is never decoded here: it is relayed byte for byte. What msgspec lets 
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -15,6 +14,7 @@ import msgspec
 from ..codes import BAD_JSON, BAD_MESSAGE, INTERNAL, RETRY_CODES, STORE_FULL, STORE_UNAVAILABLE, TOO_DEEP
 from ..errors import BadMessage, LocalError
 from ..message import StoredMessage
+from .nesting import depth_of, repeats_a_key
 from .payloads import Offset, Text
 
 __all__ = [
@@ -38,7 +38,6 @@ _STORE_ERRORS: Final = {
     INTERNAL: "the store failed",
 }
 
-_ENVELOPE_KEYS: Final = ("type", "payload", "room", "ref", "mid", "kind")
 _EMPTY: Final = msgspec.Raw(b"{}")
 _EVENT: Final = "event"
 _encode = msgspec.json.Encoder().encode
@@ -111,44 +110,11 @@ def decode(text: str, depth_max: int = 64) -> Envelope:
 
 def _look_closely(text: str, depth_max: int) -> None:
     """Looks for what the scan suspected: a duplicate envelope key (escaped, perhaps), deep nesting."""
-    if _depth(text) > depth_max:
+    data = text.encode()
+    if depth_of(data) > depth_max:
         raise BadMessage(TOO_DEEP, f"nesting must be at most {depth_max} deep")
-    outermost: list[tuple[str, object]] = []
-
-    def keep(pairs: list[tuple[str, object]]) -> None:
-        outermost[:] = pairs  # The outermost object is the last to be complete.
-
-    json.loads(text, object_pairs_hook=keep, parse_int=_nothing, parse_float=_nothing)
-    keys = [key for key, _ in outermost]
-    for key in _ENVELOPE_KEYS:
-        if keys.count(key) > 1:
-            raise BadMessage(BAD_MESSAGE, f"expected the key {key!r} once")
-
-
-def _nothing(_: str) -> int:
-    return 0  # Numbers are relayed as they stand; Python need not read them (it refuses very long ones).
-
-
-def _depth(text: str) -> int:
-    """The deepest nesting of brackets outside strings."""
-    depth = deepest = 0
-    inside = escaped = False
-    for char in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                inside = False
-        elif char == '"':
-            inside = True
-        elif char in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "}]":
-            depth -= 1
-    return deepest
+    if repeats_a_key(data):
+        raise BadMessage(BAD_MESSAGE, "expected each key of the outermost object once")
 
 
 class _OnlyRef(msgspec.Struct, gc=False):
@@ -210,13 +176,17 @@ def stored_message(row: StoredMessage) -> bytes:
     return b'%b,"payload":%b}' % (head.encode(), row.payload_json)
 
 
-def room_message(type: str, room: str, payload: bytes, kind: str = "event", mid: str | None = None) -> bytes:
+def room_message(
+    type: str, room: str, payload: bytes, kind: str = "event", mid: str | None = None, sender: str | None = None
+) -> bytes:
     """A message of a room that is not stored: no `ep`, no `off`."""
     head = f'{{"type":{quote(type)},"room":{quote(room)}'
     if kind != "event":
         head += f',"kind":{quote(kind)}'
     if mid is not None:
         head += f',"mid":{_encode(mid).decode()}'
+    if sender is not None:
+        head += f',"from":{_encode(sender).decode()}'
     return b'%b,"payload":%b}' % (head.encode(), payload)
 
 

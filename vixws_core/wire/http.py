@@ -37,6 +37,7 @@ _REASONS: Final = {
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
+_FRAMING = frozenset(("content-length", "connection", "transfer-encoding", "upgrade"))
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 _BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r\n[ \t]|\r(?!\n|$)")
@@ -175,14 +176,30 @@ def _good_key(key: str) -> bool:
         return False
 
 
-def http_switching(key: str, subprotocol: str | None = None) -> bytes:
-    """The 101 answer to a handshake with `key` (RFC 6455 §4.2.2)."""
+def http_switching(key: str, subprotocol: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """The 101 answer to a handshake with `key` (RFC 6455 §4.2.2). Raises: `LocalError` for a bad header."""
     token = generate_accept_token(key.encode())
     chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: " + subprotocol.encode("ascii") + b"\r\n"
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + token + b"\r\n" + chosen + b"\r\n"
+        b"Sec-WebSocket-Accept: "
+        + token
+        + b"\r\n"
+        + chosen
+        + b"".join(line + b"\r\n" for line in _fields(headers))
+        + b"\r\n"
     )
+
+
+def _fields(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
+    """Header fields of an answer, without those that frame it. Raises: `LocalError`."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise LocalError(f"header must be a token and printable latin-1 text, got {name!r:.60}: {value!r:.60}")
+        if name.lower() not in _FRAMING and not name.lower().startswith("sec-websocket-"):
+            lines.append(f"{name}: {value}".encode("latin-1"))
+    return lines
 
 
 def http_answer(
@@ -195,10 +212,6 @@ def http_answer(
     if not 200 <= status <= 599:
         raise LocalError(f"status must be from 200 to 599, got {status}")
     lines = [b"HTTP/1.1 %d %s" % (status, _REASONS.get(status, b"Status"))]
-    for name, value in headers:
-        if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-            raise LocalError(f"header must be a token and printable latin-1 text, got {name!r:.60}: {value!r:.60}")
-        if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-            lines.append(f"{name}: {value}".encode("latin-1"))
+    lines += _fields(headers)
     lines.append(b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
     return b"\r\n".join(lines) + (b"" if head_only else body)

@@ -11,6 +11,7 @@ from ..errors import BadMessage
 
 __all__ = [
     "AckPayload",
+    "AuthPayload",
     "DrainPayload",
     "ErrorPayload",
     "GapPayload",
@@ -30,6 +31,7 @@ __all__ = [
 Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Millis = Annotated[float, msgspec.Meta(ge=0, le=1 << 53)]
 Text = Annotated[str, msgspec.Meta(max_length=256)]
+Token = Annotated[str, msgspec.Meta(max_length=16_384)]
 
 
 # ---- what a client says ---------------------------------------------------------------------------
@@ -42,6 +44,13 @@ class HelloPayload(msgspec.Struct, gc=False):
     session: Text | None = None
     pub: Text | None = None
     caps: Annotated[tuple[Text, ...], msgspec.Meta(max_length=32)] = ()
+    token: Token | None = None
+
+
+class AuthPayload(msgspec.Struct, gc=False):
+    """What an `$auth` says."""
+
+    token: Token
 
 
 class SincePayload(msgspec.Struct, gc=False):
@@ -141,6 +150,7 @@ _PAYLOADS: Final = {
     kind: msgspec.json.Decoder(kind)
     for kind in (
         HelloPayload,
+        AuthPayload,
         JoinPayload,
         HistoryPayload,
         WelcomePayload,
@@ -155,6 +165,7 @@ _PAYLOADS: Final = {
 _Payload = TypeVar(
     "_Payload",
     HelloPayload,
+    AuthPayload,
     JoinPayload,
     HistoryPayload,
     WelcomePayload,

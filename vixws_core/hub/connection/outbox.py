@@ -89,7 +89,7 @@ class Outbox:
             self._everyone = everyone = tuple(
                 connection
                 for connection in self._step.connections.values()
-                if connection.state in SENDABLE and not connection.parked
+                if connection.state in SENDABLE and not connection.parked and is_proved(connection)
             )
         frame = encode_frame(BINARY if input.binary else TEXT, input.data)
         for codec, connections, ids in grouped([one for one in everyone if one.id != input.but]):
@@ -146,6 +146,12 @@ class Outbox:
         """Its transport ended: nothing of it is unsent any more."""
         self.unsent_total -= connection.unsent
         connection.unsent = 0
+
+
+def is_proved(connection: Connection) -> bool:
+    """Whether it may hear anything of the application: it proved who it is, where that is asked."""
+    session = connection.session
+    return session is not None and (session.identity is None or session.identity.proved)
 
 
 def grouped(connections: Sequence[Connection]) -> tuple[Target, ...]:

@@ -74,8 +74,10 @@ class Timers:
         when = connection.resume_at
         if connection.parked:
             when = min(when, connection.last_flush + config.flush_stall_s)
-        if connection.session is not None:
-            when = min(when, connection.session.retry_at)
+        if (session := connection.session) is not None:
+            when = min(when, session.retry_at)
+            if session.identity is not None:
+                when = min(when, session.identity.next_at)
         if connection.pauses:
             return when  # Every deadline that only reading can meet is suspended (PROTOCOL §5).
         silent = self.silent_since(connection)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 
-from ...effects import ReadStore
 from ...inputs import BytesFlushed, PositionKnown, RoomAdvanced, StoreRead
 from ...message import StoredMessage
 from ...wire import envelope as wire
 from ...wire.frames import TEXT, encode_frame
-from ..asks import Asks, CursorAsked, PageAsked
+from ..asks import CursorAsked, PageAsked
 from ..connection.outbox import Outbox, grouped
-from ..connection.timers import Timers
 from ..model import FAR, GONE, Member, Room, Session, Target
 from ..step import Step
+from .pages import Pages
 from .tail import Tails
 from .unstored import Unstored
 
@@ -30,16 +29,13 @@ _GROUP_BYTES = 65_536
 class Cursors:
     """Moves rooms and the cursors in them."""
 
-    __slots__ = ("_asks", "_outbox", "_shared", "_step", "_tails", "_timers", "_unstored")
+    __slots__ = ("_outbox", "_pages", "_step", "_tails", "_unstored")
 
-    def __init__(self, step: Step, timers: Timers, outbox: Outbox, unstored: Unstored, asks: Asks) -> None:
+    def __init__(self, step: Step, outbox: Outbox, unstored: Unstored, pages: Pages) -> None:
         self._step = step
-        self._timers = timers
         self._outbox = outbox
         self._unstored = unstored
-        self._asks = asks
-        self._shared: dict[tuple[str, str, int, int], PageAsked] = {}
-        """Pages on their way, by what is read: room, epoch, after which offset, how many bytes."""
+        self._pages = pages
         self._tails = Tails(step.config.tail_bytes_room, step.config.tail_bytes_total)
 
     @property
@@ -162,12 +158,14 @@ class Cursors:
                 continue
             member.cursor = start
             member.announced_head = -1
-            if not member.live:
+            if not (member.live or member.held):
                 room.waiting[member.connection.id] = member
             self._tell_reset(member, reason)
 
     def _tell_reset(self, member: Member, reason: str) -> None:
-        if member.told:
+        if member.held:
+            member.owed_reset = reason
+        elif member.told:
             room = member.room
             payload = {"ep": room.ep, "from": member.cursor, "head": room.pos, "floor": room.floor, "reason": reason}
             self._outbox.answer(member.connection, wire.answer("$reset", room=room.name, payload=payload))
@@ -226,14 +224,42 @@ class Cursors:
         """A membership ends or is replaced: nothing is brought to it any more."""
         if self._step.parked:
             self.take_out_parked()
+        member.room.members.pop(member.connection.id, None)
+        self._take_out(member)
+
+    def _take_out(self, member: Member) -> None:
+        """Nothing is brought to it, and it reads nothing."""
         room, session = member.room, member.session
-        room.members.pop(member.connection.id, None)
         room.waiting.pop(member.connection.id, None)
         if member.live:
             member.live = False
             room.targets = None
         if session.catching_up is not None:
             session.catching_up = deque(other for other in session.catching_up if other is not member) or None
+
+    # ---- held -------------------------------------------------------------------------------------
+
+    def hold(self, member: Member) -> None:
+        """Nothing of the room is sent to a member until `release`; its cursor stays where it is."""
+        if self._step.parked:
+            self.take_out_parked()
+        if member.live:
+            member.cursor = member.room.pos
+        member.held = True
+        self._take_out(member)
+        self._unstored.forget(member.session, member.room.name)
+
+    def release(self, member: Member) -> None:
+        """A member that was held reads on; one whose position is not known is the caller's to ask for."""
+        member.held = False
+        if member.owed_reset:
+            reason, member.owed_reset = member.owed_reset, ""
+            self._tell_reset(member, reason)
+        if not member.room.stored:
+            self.make_live(member)
+        elif not member.asking:
+            self._queue_up(member)
+            self.catch_up(member.session)
 
     def flushed(self, input: BytesFlushed) -> None:
         """Outboxes shrank: who is below its mark reads on."""
@@ -280,7 +306,7 @@ class Cursors:
                 if member.cursor != room.pos and len(session.catching_up) > 1:
                     session.catching_up.rotate(-1)
             elif session.retry_at == FAR:
-                self._read(member)
+                self._pages.ask(member)
                 return
             else:
                 return
@@ -300,29 +326,14 @@ class Cursors:
                 break
         self._send_group(member, frames)
 
-    def _read(self, member: Member) -> None:
-        """Asks the store for the next page; the same page that another one waits for is asked for once."""
-        config, connection, room = self._step.config, member.connection, member.room
-        member.session.page_pending = True
-        size = min(config.page_bytes_max, config.unsent_bytes_low - connection.unsent)
-        size = max(1, size - size % 16_384)  # In steps, so that readers who hold about the same share a read.
-        key = (room.name, room.ep, member.cursor, size)
-        page = self._shared.get(key)
-        if page is not None:
-            page.members.append(member)
-            return
-        page = self._shared[key] = PageAsked(key, room.pos, [member])
-        request = self._asks.put(page)
-        self._step.out.append(ReadStore(request, room.name, member.cursor, room.pos, config.page_rows_max, size))
-
     def read(self, asked: PageAsked, input: StoreRead) -> None:
         """Sends a page to whoever asked for it and still wants it."""
-        self._shared.pop(asked.key, None)
         frames = [(row.off, encode_frame(TEXT, wire.stored_message(row))) for row in input.rows]
-        for member in asked.members:
+        for member in self._pages.answered(asked):
             session = member.session
-            session.page_pending = False
+            self._pages.over(member)
             waits = self.is_current(member) and not (member.live or member.asking or member.connection.parked)
+            waits = waits and not member.held
             if waits and member.room.ep == asked.key[1] and member.cursor == asked.key[2]:
                 self._take_page(member, input, frames, asked.until)
             self.catch_up(session)
@@ -380,17 +391,6 @@ class Cursors:
 
     def read_failed(self, asked: PageAsked) -> None:
         """A page could not be read: asked again later."""
-        self._shared.pop(asked.key, None)
-        for member in asked.members:
-            member.session.page_pending = False
-            self.retry_later(member.session)
-
-    def retry_later(self, session: Session) -> None:
-        """Sees to it that what this session could not read is asked again."""
-        when = self._step.now + self._step.config.store_retry_s
-        session.retry_at = min(session.retry_at, when)
-        self._timers.arm(session.connection, when)
-
-    def retry(self, session: Session) -> None:
-        """The time has come: a failed read may be asked again."""
-        session.retry_at = FAR
+        for member in self._pages.answered(asked):
+            self._pages.over(member)
+            self._pages.retry_later(member.session)

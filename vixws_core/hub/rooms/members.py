@@ -5,11 +5,11 @@ A room is a log, a member is a cursor in it; only `RoomAdvanced` moves a room.
 
 from __future__ import annotations
 
-from ...codes import BAD_MESSAGE
+from ...codes import BAD_MESSAGE, DENIED
 from ...effects import FindPosition, Joined, Left
 from ...errors import TooManyRooms
 from ...inputs import Join, Leave, LeaveAll, PositionKnown, StoreFailed
-from ...names import check_room, matches
+from ...names import check_name, matches
 from ...wire import envelope as wire
 from ...wire.frames import TEXT, encode_frame
 from ..asks import Asks, CursorAsked
@@ -17,6 +17,7 @@ from ..connection.outbox import Outbox, grouped
 from ..model import SENDABLE, Member, Room, Session
 from ..step import Step
 from .cursors import Cursors
+from .pages import Pages
 from .unstored import Unstored
 
 __all__ = ["Members", "start_of"]
@@ -25,13 +26,16 @@ __all__ = ["Members", "start_of"]
 class Members:
     """Lets sessions into rooms, places their cursors, and lets them out."""
 
-    __slots__ = ("_asks", "_cursors", "_outbox", "_step", "_unstored")
+    __slots__ = ("_asks", "_cursors", "_outbox", "_pages", "_step", "_unstored")
 
-    def __init__(self, step: Step, outbox: Outbox, unstored: Unstored, asks: Asks, cursors: Cursors) -> None:
+    def __init__(
+        self, step: Step, outbox: Outbox, unstored: Unstored, asks: Asks, pages: Pages, cursors: Cursors
+    ) -> None:
         self._step = step
         self._outbox = outbox
         self._unstored = unstored
         self._asks = asks
+        self._pages = pages
         self._cursors = cursors
 
     def is_stored(self, name: str) -> bool:
@@ -43,7 +47,7 @@ class Members:
 
     def join_asked(self, input: Join) -> None:
         """An application's join."""
-        name = check_room(input.room)
+        name = check_name(input.room)
         connection = self._step.connections.get(input.conn)
         if connection is None or connection.session is None or connection.state not in SENDABLE:
             return
@@ -99,8 +103,8 @@ class Members:
         """Places the member that asked."""
         member = asked.member
         member.open_ask = 0
-        if not self._cursors.is_current(member):
-            return
+        if not self._cursors.is_current(member) or member.held:
+            return  # Asked again where it may stay.
         room, since = member.room, member.since
         if not self._cursors.hear(room, asked, input):
             self._find_position(member)  # The room heard of a new log meanwhile: the answer may be the old one's.
@@ -145,13 +149,13 @@ class Members:
             self._refuse(member, input.code, wire.store_error(input.code, input.message))
             self.leave(member.session, member.room.name)
         else:
-            self._cursors.retry_later(member.session)
+            self._pages.retry_later(member.session)
 
     def retry(self, session: Session) -> None:
         """Asks again what could not be read."""
-        self._cursors.retry(session)
+        self._pages.retried(session)
         for member in tuple((session.memberships or {}).values()):
-            if member.asking and not member.open_ask:
+            if member.asking and not (member.open_ask or member.held):
                 self._find_position(member)
         self._cursors.catch_up(session)
 
@@ -194,6 +198,31 @@ class Members:
             member.room.asking -= 1
             self._refuse(member, BAD_MESSAGE, "the room was left or joined again before this join was answered")
 
+    def owes_answers(self, session: Session) -> bool:
+        """Whether a join of a session is not answered yet."""
+        return any(member.ref is not None for member in (session.memberships or {}).values())
+
+    # ---- whether it may stay --------------------------------------------------------------------
+
+    def hold(self, member: Member) -> None:
+        """Whether it may stay is asked: nothing of the room is sent to it meanwhile."""
+        self._cursors.hold(member)
+
+    def release(self, member: Member) -> None:
+        """It may stay."""
+        self._cursors.release(member)
+        if member.asking and not member.open_ask:
+            self._find_position(member)
+
+    def kick(self, member: Member, code: str) -> None:
+        """It may not stay: the last that the client hears of the room (PROTOCOL §10)."""
+        member.ref, ref = None, member.ref
+        self.leave(member.session, member.room.name)
+        if ref is not None:
+            self._outbox.answer(member.connection, wire.error(DENIED, "not granted any more", ref))
+        if member.told:
+            self._outbox.answer(member.connection, wire.answer("$kicked", None, member.room.name, {"code": code}))
+
     def _refuse(self, member: Member, code: str, message: str) -> None:
         """Answers a client's join that comes to nothing: every ref gets its one final answer (PROTOCOL §11)."""
         if member.ref is not None:
@@ -210,7 +239,9 @@ class Members:
         targets = self._cursors.targets(room)
         if room.asking:
             connections = [one for _, group, _ in targets for one in group]
-            connections += [m.connection for m in room.members.values() if m.asking and not m.connection.parked]
+            connections += [
+                m.connection for m in room.members.values() if m.asking and not (m.connection.parked or m.held)
+            ]
             targets = grouped(connections)
         frame = encode_frame(TEXT, text)
         for codec, live, ids in targets:
@@ -220,7 +251,7 @@ class Members:
         if not room.stored and sum([len(ids) for _, _, ids in targets]) < len(room.members):
             reached = {id for _, _, ids in targets for id in ids}
             for member in room.members.values():
-                if member.connection.parked and member.connection.id not in reached:
+                if member.connection.parked and member.connection.id not in reached and not member.held:
                     self._unstored.dropped(member)
 
 

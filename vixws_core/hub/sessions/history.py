@@ -6,19 +6,20 @@ from typing import Final
 
 import msgspec
 
-from ...codes import BAD_MESSAGE, UNKNOWN_ROOM
+from ...codes import BAD_MESSAGE, DENIED, UNKNOWN_ROOM
 from ...effects import FindPosition, HistoryListed, ListStore, ReadStore
 from ...errors import BadMessage
 from ...inputs import ListHistory, PositionKnown, StoreFailed, StoreListed, StoreRead
-from ...names import check_room
+from ...names import check_name
 from ...wire import envelope as wire
 from ...wire.payloads import HistoryPayload
 from ..asks import Asks, HistoryAsked, ListAsked, PositionAsked
 from ..connection.outbox import Outbox
 from ..connection.reading import Reading
-from ..model import SENDABLE, Session
+from ..model import ENDING, OPEN, Session
 from ..rooms.members import Members
 from ..step import Step
+from .grants import Grants
 from .lifecycle import Lifecycle
 
 __all__ = ["History"]
@@ -29,10 +30,17 @@ _NO_OFFSET: Final = 1 << 53
 class History:
     """Asks the store what somebody wants to know, and answers them."""
 
-    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_page_weight", "_reading", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_page_weight", "_reading", "_step")
 
     def __init__(
-        self, step: Step, reading: Reading, outbox: Outbox, asks: Asks, members: Members, lifecycle: Lifecycle
+        self,
+        step: Step,
+        reading: Reading,
+        outbox: Outbox,
+        asks: Asks,
+        members: Members,
+        lifecycle: Lifecycle,
+        grants: Grants,
     ) -> None:
         self._step = step
         self._reading = reading
@@ -40,6 +48,7 @@ class History:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._grants = grants
         self._page_weight = max(1, step.config.publishes_max // 16)
         """A question that is answered by a page counts as many: sixteen of them are all that may be unanswered."""
 
@@ -72,7 +81,7 @@ class History:
     def history_read(self, asked: HistoryAsked, input: StoreRead) -> None:
         """Answers `$history` with as many messages as fit into one."""
         session = self._answered(asked.conn, asked.weight)
-        if session is None:
+        if session is None or self._denied(session, asked):
             return
         # No server message exceeds message_bytes + 4 KiB; 1 KiB is kept for the page's own head.
         left = self._step.config.message_bytes_max + 3072
@@ -89,23 +98,32 @@ class History:
             more = last > input.floor + 1 if asked.newest_first else last < input.head
         page = b'{"messages":[%b],"more":%b}' % (b",".join(messages), b"true" if more else b"false")
         self._outbox.answer(session.connection, wire.answer("$page", asked.ref, asked.room, msgspec.Raw(page)))
-        self._lifecycle.drain(session.connection)
+        self._lifecycle.settle(session.connection)
 
     def position_known(self, asked: PositionAsked, input: PositionKnown) -> None:
         """Answers `$position`."""
         session = self._answered(asked.conn, 1)
-        if session is not None:
+        if session is not None and not self._denied(session, asked):
             payload = {"ep": input.ep, "head": input.head, "floor": input.floor, "id": input.id}
             self._outbox.answer(session.connection, wire.answer("$position", asked.ref, asked.room, payload))
-            self._lifecycle.drain(session.connection)
+            self._lifecycle.settle(session.connection)
 
     def failed(self, asked: HistoryAsked | PositionAsked, input: StoreFailed) -> None:
         """Tells a client that the store could not."""
         session = self._answered(asked.conn, asked.weight if isinstance(asked, HistoryAsked) else 1)
         if session is not None:
             told = wire.store_error(input.code, input.message)
-            self._outbox.answer(session.connection, wire.error(input.code, told, asked.ref, asked.room, input.retry))
-            self._lifecycle.drain(session.connection)
+            room = asked.room if self._grants.holds(session, "read", asked.room) else None
+            self._outbox.answer(session.connection, wire.error(input.code, told, asked.ref, room, input.retry))
+            self._lifecycle.settle(session.connection)
+
+    def _denied(self, session: Session, asked: HistoryAsked | PositionAsked) -> bool:
+        """Whether what was asked may not be read any more: a grant may end while the store looks."""
+        if self._grants.holds(session, "read", asked.room):
+            return False
+        self._outbox.answer(session.connection, wire.error(DENIED, "not granted any more", asked.ref))
+        self._lifecycle.settle(session.connection)
+        return True
 
     def _answered(self, conn: int | None, weight: int) -> Session | None:
         connection = None if conn is None else self._step.connections.get(conn)
@@ -118,7 +136,7 @@ class History:
 
     def list_asked(self, input: ListHistory) -> None:
         """The application asks for stored messages. Raises: `BadRoom`."""
-        check_room(input.room)
+        check_name(input.room)
         connection = None if input.conn is None else self._step.connections.get(input.conn)
         session = None if connection is None else connection.session
         conn = None if session is None else session.connection.id
@@ -139,6 +157,9 @@ class History:
 
     def _list_answered(self, asked: ListAsked) -> None:
         session = self._answered(asked.conn, asked.weight)
-        if session is not None and self._lifecycle.draining and session.connection.state in SENDABLE:
-            # Drained in the next step, behind what the application answers.
-            self._reading.come_back(session.connection)
+        if session is None:
+            return
+        connection = session.connection
+        if connection.state is ENDING or (self._lifecycle.draining and connection.state is OPEN):
+            # Ended in the next step, behind what the application answers.
+            self._reading.come_back(connection)

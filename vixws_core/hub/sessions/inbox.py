@@ -15,7 +15,7 @@ from ...wire.frames import PONG, CloseReceived, FrameFailed, PingReceived, PongR
 from ..connection.outbox import Outbox
 from ..connection.reading import BACKLOG_BYTES, Reading
 from ..connection.timers import Timers
-from ..model import ENDING, FAR, GONE, HANDLED, SENDABLE, Connection, Pause, Pending, Session
+from ..model import FAR, GONE, HANDLED, OPEN, SENDABLE, Connection, Pause, Pending, Session
 from ..step import Step
 from .lifecycle import Lifecycle
 from .requests import Requests
@@ -69,10 +69,8 @@ class Inbox:
         if frames:
             self._sort(connection, session, events, frames)
         state = connection.state
-        if state is ENDING or state is GONE:
-            self._lifecycle.conclude(connection)
-        elif self._lifecycle.draining:
-            self._lifecycle.drain(connection)
+        if state is not OPEN or self._lifecycle.draining:
+            self._lifecycle.settle(connection)
 
     def _sort(self, connection: Connection, session: Session, events: list[Received], frames: int) -> None:
         """Turns what so many frames held into messages in turn, and answers pings."""
@@ -102,6 +100,8 @@ class Inbox:
         if items:
             self._outbox.touch(connection)
             self._deliver(session, items)
+        if events and isinstance(events[-1], CloseReceived | FrameFailed):
+            self._lifecycle.tell_ending(connection)
         if connection.message_allowance is not None:
             # Frames, not messages: a fragment costs as much.
             self._charge(connection, connection.message_allowance, frames - controls)
@@ -114,8 +114,8 @@ class Inbox:
     def _item(self, connection: Connection, session: Session, text: str) -> Pending | None:
         """Decides whose business a text message is; None where it was refused."""
         typed = session.typed
-        if not typed and not text.startswith("{"):
-            return text
+        if not typed and (not text.startswith("{") or not (session.hello or '"$hello"' in text)):
+            return text  # It speaks no protocol of ours, and nobody said that it does.
         try:
             envelope = wire.decode(text, self._step.config.json_depth_max)
         except BadMessage as exc:
@@ -123,9 +123,11 @@ class Inbox:
                 return text
             self._requests.refuse(connection, exc.code, str(exc), wire.find_ref(text))
             return None
+        if not typed and not session.hello and envelope.type != "$hello":
+            return text
         if envelope.type[0] == "$":
             return envelope
-        if envelope.room is not None and envelope.type not in session.guarded:
+        if envelope.room is not None and not session.guards_all and envelope.type not in session.guarded:
             return envelope
         if not typed and envelope.room is None:
             return text
@@ -141,12 +143,25 @@ class Inbox:
             self._line_up(session, items)
             return
         run: list[AppMessage | str | bytes] = []
+        asking = session.identity is not None
         for at, item in enumerate(items):
+            if asking and not (has_turn := self._requests.admits(session, item, not run)):
+                if connection.state not in HANDLED:
+                    return
+                if has_turn is None:
+                    continue
+                session.keep(items[at:])
+                session.busy = True
+                break
             if type(item) is not Envelope:
                 run.append(item)  # type: ignore[arg-type]  # Everything but an Envelope is the application's.
             elif not run or item.type == "$ping":
-                self._requests.handle(session, item)
+                waits = not self._requests.handle(session, item)
                 if connection.state not in HANDLED:
+                    return
+                if waits:
+                    session.keep(items[at:])
+                    session.busy = True
                     return
             else:
                 session.keep(items[at:])
@@ -177,24 +192,28 @@ class Inbox:
         session = None if connection is None else connection.session
         if connection is None or session is None or not session.busy:
             return
+        if input.failed:
+            session.busy = False
+            session.drop_queue()
+            # After a failure nothing further is handled, whether there is somebody to close or nobody.
+            self._reading.forget_ready(connection)
+            self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
+            self._lifecycle.settle(connection)
+        else:
+            self.go_on(session)
+
+    def go_on(self, session: Session) -> None:
+        """What a session waited for is there: what waits behind it has its turn."""
+        connection = session.connection
         session.busy = False
         items = session.queue
         if items is not None:
             session.drop_queue()
-        if input.failed:
-            self._reading.forget_ready(connection)
-            self._lifecycle.close(connection, CLOSE_SERVER_FAULT, "a handler failed")
-        elif items:
             self._deliver(session, tuple(items))
-        # After a failure nothing further is handled, whether there is somebody to close or nobody.
-        if not (session.busy or input.failed) and connection.pauses & Pause.QUEUED:
+        if not session.busy and connection.pauses & Pause.QUEUED:
             self._reading.resume(connection, Pause.QUEUED)
             self._reading.look_at_held(connection)
-        state = connection.state
-        if state is ENDING or state is GONE:
-            self._lifecycle.conclude(connection)
-        elif self._lifecycle.draining:
-            self._lifecycle.drain(connection)
+        self._lifecycle.settle(connection)
 
     # ---- rates ------------------------------------------------------------------------------------
 

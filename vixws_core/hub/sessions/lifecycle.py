@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from ...codes import CLOSE_DRAIN, CLOSE_NO_FRAME, CLOSE_NORMAL, CLOSE_OWN_LAST, CLOSE_RESTART
-from ...effects import Closed, CloseTransport, Drained
+from ...effects import Closed, CloseTransport, Closing, Drained
 from ...errors import LocalError
 from ...inputs import Close, Disconnected, Shutdown
 from ...wire import envelope as wire
@@ -67,6 +67,11 @@ class Lifecycle:
         """A transport was accepted: the connection is known from now on, until its end was told."""
         self._step.connections[connection.id] = connection
 
+    def know(self, session: Session) -> None:
+        """A session proved who it is: it is found by its user."""
+        assert session.identity is not None and session.identity.user is not None  # It was proved.
+        self._step.users.setdefault(session.identity.user, {})[session.connection.id] = session
+
     def opened(self, connection: Connection, since: float) -> None:
         """A request was accepted: messages flow from now on."""
         connection.move(OPEN, since)
@@ -92,6 +97,7 @@ class Lifecycle:
         assert session is not None  # It was accepted.
         self._outbox.send(connection, encode_close(code, reason))
         connection.move(CLOSING, step.now)
+        step.out.append(Closing(connection.id))
         session.drop_queue()
         self._leave_rooms(session)
         self._reading.forget_ready(connection)
@@ -124,6 +130,11 @@ class Lifecycle:
             connection.move(ENDING, self._step.now)
             self._timers.arm(connection, self._timers.next_of(connection))
 
+    def tell_ending(self, connection: Connection) -> None:
+        """Tells, behind the messages that came before it, that the peer ends, or broke the framing."""
+        if connection.state is ENDING:
+            self._step.out.append(Closing(connection.id))
+
     def conclude(self, connection: Connection) -> None:
         """Ends the connection once everything before its end is handled."""
         session = connection.session
@@ -131,8 +142,20 @@ class Lifecycle:
             return
         if connection.state is GONE:
             self._forget(connection)
-        elif connection.state is ENDING:
+        elif connection.state is ENDING and not self._owes_answers(session):
             self.reply_close(connection)
+
+    def _owes_answers(self, session: Session) -> bool:
+        """Whether something that it asked is not answered yet."""
+        return bool(session.unanswered) or self._members.owes_answers(session)
+
+    def settle(self, connection: Connection) -> None:
+        """Something of a connection is finished: one that only waited for that ends now."""
+        state = connection.state
+        if state is ENDING or state is GONE:
+            self.conclude(connection)
+        elif self.draining:
+            self.drain(connection)
 
     def reply_close(self, connection: Connection) -> None:
         """Sends our half of a close that the peer, or its fault, began; then ends the transport."""
@@ -199,6 +222,12 @@ class Lifecycle:
 
     def _forget(self, connection: Connection) -> None:
         del self._step.connections[connection.id]
+        session = connection.session
+        if session is not None and session.identity is not None and session.identity.user is not None:
+            found = self._step.users.get(session.identity.user, {})
+            found.pop(connection.id, None)
+            if not found:
+                self._step.users.pop(session.identity.user, None)
         connection.part()
         self.sessions -= 1
         self._step.out.append(Closed(connection.id, connection.close_code, connection.close_reason))
@@ -227,6 +256,7 @@ class Lifecycle:
                         "close_in_ms": round((self._drain_until - step.now) * 1000),
                     }
                     self._outbox.answer(connection, wire.answer("$drain", payload=payload))
+                step.out.append(Closing(connection.id))
                 self.drain(connection)
 
     def drain(self, connection: Connection) -> None:
@@ -234,7 +264,7 @@ class Lifecycle:
         session = connection.session
         if not self.draining or session is None:
             return
-        if session.busy or session.queue or session.unanswered or connection.id in self._step.ready:
+        if session.busy or session.queue or connection.id in self._step.ready or self._owes_answers(session):
             return
         self.close(connection, CLOSE_DRAIN if session.hello else CLOSE_RESTART, "the server shuts down")
 

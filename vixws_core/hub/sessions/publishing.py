@@ -7,15 +7,16 @@ from hashlib import blake2b
 from ...effects import Published, PublishFailed, StoreAppend
 from ...errors import LocalError
 from ...inputs import Publish, StoreAppended, StoreFailed
-from ...names import check_room
+from ...names import check_name
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
 from ..asks import AppendAsked, Asks
 from ..connection.outbox import Outbox
 from ..connection.reading import Reading
-from ..model import Session
+from ..model import OPEN, Session
 from ..rooms.members import Members
 from ..step import Step
+from .grants import Grants
 from .lifecycle import Lifecycle
 
 __all__ = ["Publishing"]
@@ -24,10 +25,17 @@ __all__ = ["Publishing"]
 class Publishing:
     """Asks the log to append, and tells publishers what became of it."""
 
-    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_reading", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_reading", "_step")
 
     def __init__(
-        self, step: Step, reading: Reading, outbox: Outbox, asks: Asks, members: Members, lifecycle: Lifecycle
+        self,
+        step: Step,
+        reading: Reading,
+        outbox: Outbox,
+        asks: Asks,
+        members: Members,
+        lifecycle: Lifecycle,
+        grants: Grants,
     ) -> None:
         self._step = step
         self._reading = reading
@@ -35,12 +43,13 @@ class Publishing:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._grants = grants
 
     def publish_from(self, session: Session, envelope: Envelope) -> None:
         """A client's publish: a top-level `room` (PROTOCOL §1). Raises: `BadRoom`."""
         assert envelope.room is not None  # That makes it a publish.
         ask = Publish(
-            check_room(envelope.room),
+            check_name(envelope.room),
             envelope.type,
             bytes(envelope.payload),
             envelope.kind,
@@ -52,7 +61,7 @@ class Publishing:
 
     def publish_asked(self, input: Publish) -> None:
         """The application's publish. Raises: `BadRoom`, `LocalError` for a type that is the protocol's."""
-        check_room(input.room)
+        check_name(input.room)
         if not input.type or input.type[0] == "$":
             raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
         connection = None if input.conn is None else self._step.connections.get(input.conn)
@@ -61,8 +70,9 @@ class Publishing:
     def _publish(self, ask: Publish, session: Session | None) -> None:
         step = self._step
         ref = None if session is None else ask.ref
+        sender = None if session is None or session.identity is None else session.identity.user
         if not ask.store or not self._members.is_stored(ask.room):
-            text = wire.room_message(ask.type, ask.room, ask.payload, ask.kind, ask.mid)
+            text = wire.room_message(ask.type, ask.room, ask.payload, ask.kind, ask.mid, sender)
             self._members.broadcast_unstored(ask.room, text)
             if session is not None and (ref is not None or ask.mid is not None):
                 payload = {"mid": ask.mid} if ask.mid else {}
@@ -72,12 +82,15 @@ class Publishing:
             return
         conn = None if session is None else session.connection.id
         request = self._asks.put(AppendAsked(ask.room, conn, ref, ask.mid, ask.request))
-        digest = None if ask.mid is None else _digest(ask.kind, ask.type, ask.payload)
+        digest = None
+        if ask.mid is not None:
+            # Over what the client sent: a guard that stamps the time does not make a repeat another message.
+            digest = _digest(ask.kind, ask.type, ask.payload if ask.sent is None else ask.sent)
         scope = ""
         if session is not None:
-            scope = session.scope
+            scope = session.scope if sender is None else session.identity.scope  # type: ignore[union-attr] # it has a user
             self._reading.owe(session)
-        step.out.append(StoreAppend(request, ask.room, ask.kind, ask.type, ask.payload, ask.mid, digest, scope))
+        step.out.append(StoreAppend(request, ask.room, ask.kind, ask.type, ask.payload, ask.mid, digest, scope, sender))
 
     # ---- what became of it ------------------------------------------------------------------------
 
@@ -87,9 +100,10 @@ class Publishing:
         if connection is not None and (session := connection.session) is not None:
             self._reading.paid(session)
             if asked.ref is not None or asked.mid is not None:
-                self._outbox.answer(connection, _ack(asked, input))
-            if self._lifecycle.draining:
-                self._lifecycle.drain(connection)
+                barred = self._grants.is_barred(session, asked.room)
+                self._outbox.answer(connection, _bare_ack(asked) if barred else _ack(asked, input))
+            if connection.state is not OPEN or self._lifecycle.draining:
+                self._lifecycle.settle(connection)
         if asked.request is not None:
             told = Published(asked.request, asked.room, input.ep, input.off, input.id, input.dup)
             self._step.out.append(told)
@@ -102,9 +116,10 @@ class Publishing:
             # A client's publish is never lost in silence; the application that asked is told below.
             if asked.ref is not None or asked.request is None:
                 told = wire.store_error(input.code, input.message)
-                text = wire.error(input.code, told, asked.ref, asked.room, input.retry)
+                room = None if self._grants.is_barred(session, asked.room) else asked.room
+                text = wire.error(input.code, told, asked.ref, room, input.retry)
                 self._outbox.answer(connection, text)
-            self._lifecycle.drain(connection)
+            self._lifecycle.settle(connection)
         if asked.request is not None:
             failed = PublishFailed(asked.request, asked.room, input.code, input.message, input.retry)
             self._step.out.append(failed)
@@ -114,6 +129,11 @@ def _digest(kind: str, type: str, payload: bytes) -> bytes:
     """What makes two messages with the same key the same: 16 bytes over kind, type and payload."""
     head = f"{len(kind)}:{kind}{len(type)}:{type}".encode()
     return blake2b(head + payload, digest_size=16).digest()
+
+
+def _bare_ack(asked: AppendAsked) -> bytes:
+    """That it is stored, and not a word of the room, for a session that was put out of it."""
+    return wire.answer("$ack", asked.ref, payload={} if asked.mid is None else {"mid": asked.mid})
 
 
 def _ack(asked: AppendAsked, input: StoreAppended) -> bytes:

@@ -1,0 +1,1 @@
+"""Ready-made `authenticate` hooks: `jwt` (the extra `vixws[jwt]`)."""
