@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 import vixws_core
+from vixws_core.hub.identity import Identity
 from vixws_core.hub.model import Connection, Handshake, Member, Room, Session
 
 CORE = Path(vixws_core.__file__).parent
@@ -40,10 +41,25 @@ OWNERS: Final = {
     "connection.unsent": "hub.connection.outbox",
     "handshake.request": "hub.arrivals",
     "handshake.trailing_data": "hub.arrivals",
+    "identity.allowed": "hub.sessions.grants",
+    "identity.due_at": "hub.sessions.identity",
+    "identity.ends_at": "hub.sessions.identity",
+    "identity.kicked": "hub.sessions.grants",
+    "identity.lost": "hub.sessions.grants",
+    "identity.next_at": "hub.sessions.grants",
+    "identity.opening": "hub.sessions.identity",
+    "identity.proof": "hub.sessions.identity",
+    "identity.renewal_ref": "hub.sessions.grants",
+    "identity.renewing": "hub.sessions.grants",
+    "identity.revision": "hub.sessions.grants",
+    "identity.told": "hub.sessions.grants",
+    "identity.verdict": "hub.sessions.grants",
     "member.announced_head": "hub.rooms.cursors",
     "member.asking": "hub.rooms.members",
     "member.cursor": "hub.rooms.cursors",
+    "member.held": "hub.rooms.cursors",
     "member.live": "hub.rooms.cursors",
+    "member.owed_reset": "hub.rooms.cursors",
     "member.ref": "hub.rooms.members",
     "member.open_ask": "hub.rooms.members",
     "room.asking": "hub.rooms.members",
@@ -59,9 +75,10 @@ OWNERS: Final = {
     "session.greeting_over": "hub.sessions.requests",
     "session.hello": "hub.sessions.requests",
     "session.memberships": "hub.rooms.members",
-    "session.page_pending": "hub.rooms.cursors",
-    "session.retry_at": "hub.rooms.cursors",
+    "session.page_pending": "hub.rooms.pages",
+    "session.retry_at": "hub.rooms.pages",
     "session.scope": "hub.sessions.requests",
+    "session.speaks": "hub.sessions.inbox",
     "session.unanswered": "hub.connection.reading",
     "step.now": "hub.hub",
     "step.out": "hub.hub",
@@ -70,7 +87,10 @@ OWNERS: Final = {
 """Who assigns a field of the hub's model or of its step, apart from the class itself."""
 
 FILLED: Final = {
-    "page.members": "hub.rooms.cursors",
+    "identity.allowed": "hub.sessions.grants",
+    "identity.kicked": "hub.sessions.grants",
+    "identity.lost": "hub.sessions.grants",
+    "page.members": "hub.rooms.pages",
     "room.members": "hub.rooms.cursors",
     "room.waiting": "hub.rooms.cursors",
     "session.catching_up": "hub.rooms.cursors",
@@ -80,6 +100,7 @@ FILLED: Final = {
     "step.parked": "hub.connection.outbox",
     "step.ready": "hub.connection.reading",
     "step.rooms": "hub.rooms.members",
+    "step.users": "hub.sessions.lifecycle",
     "tail.entries": "hub.rooms.tail",
 }
 """Who puts into a collection of another part, and takes out. All parts add to the effects of the step, `step.out`."""
@@ -92,7 +113,8 @@ FILLING: Final = {
 
 ONCE: Final = {
     Connection: {"id", "peer", "state", "since", "codec", "session"},
-    Session: {"connection", "typed", "guarded", "queue"},
+    Session: {"connection", "identity", "typed", "guarded", "guards_all", "queue"},
+    Identity: {"user", "proved", "scope"},
     Member: {"session", "connection", "room", "since", "last", "from_floor", "told"},
     Room: {"name", "stored", "members", "tail"},
     Handshake: {"head", "limited"},
@@ -189,7 +211,7 @@ def test_every_field_of_the_model_has_an_owner(kind: type) -> None:
 
 def test_what_others_assign_a_class_does_not_assign_itself() -> None:
     classes = {"channel": "ClientChannel", "link": "Link", "state": "SessionState", "step": "Step", "room": "Room"}
-    classes |= {"connection": "Connection", "session": "Session", "member": "Member"}
+    classes |= {"connection": "Connection", "session": "Session", "member": "Member", "identity": "Identity"}
     own = own_writes()
     both = {
         name

@@ -164,16 +164,16 @@ CLOSES: Final = (
     CloseCode(CLOSE_RESTART, "hub", "backs off", "the server restarts: said to clients that never said `$hello`"),
     CloseCode(CLOSE_TRY_LATER, "others", "backs off", "try later"),
     CloseCode(CLOSE_BAD_GATEWAY, "others", "backs off", "a gateway got no good answer"),
-    CloseCode(CLOSE_BAD_TOKEN, "later", "stops", "the identity was not proved"),
+    CloseCode(CLOSE_BAD_TOKEN, "hub", "stops", "the identity was not proved"),
     CloseCode(
         CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken: a second `$hello`, or a late one"
     ),
     CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection"),
     CloseCode(CLOSE_REPLACED, "later", "stops", "another connection took the session over"),
     CloseCode(CLOSE_VERSION, "hub", "stops", "no common version of the protocol"),
-    CloseCode(CLOSE_TOKEN_EXPIRED, "later", "backs off", "the identity is no longer good"),
+    CloseCode(CLOSE_TOKEN_EXPIRED, "hub", "backs off", "the identity is no longer good"),
     CloseCode(CLOSE_SLOW, "hub", "backs off", "parked, it took no byte for 30 s (`flushStall`)"),
-    CloseCode(CLOSE_OVERLOADED, "later", "backs off", "the server has too much to do"),
+    CloseCode(CLOSE_OVERLOADED, "hub", "backs off", "the server has too much to do"),
     CloseCode(CLOSE_DRAIN, "hub", "comes back at its time", "the server drains: said to clients that said `$hello`"),
     CloseCode(CLOSE_MOVED, "later", "comes back at its time", "the session lives elsewhere"),
 )

@@ -193,7 +193,7 @@ def test_everything_a_client_asks_the_hub_answers(size: int) -> None:
     bob.do(*(ClientPublish(n, "r", "chat", b'{"n":%d}' % n) for n in range(3)))
     ada.do(ClientRequest(1, "$position", "r"), ClientRequest(2, "$history", "r", b'{"limit":2}'))
     ada.do(ClientLeave("r"))
-    bob.do(ClientPublish(9, "r", "chat"), ClientPublish(10, "@x", "chat"), ClientStop())
+    bob.do(ClientPublish(9, "r", "chat"), ClientPublish(10, "@user/x", "chat"), ClientStop())
     loop.run(ada, bob)
 
     assert ada.offsets() == [1, 2, 3]

@@ -12,6 +12,7 @@ from vixws_core.effects import (
     Broadcast,
     Closed,
     CloseTransport,
+    Closing,
     Joined,
     Left,
     MessageReceived,
@@ -1064,7 +1065,7 @@ def test_end_comes_after_the_bytes_and_the_leaving() -> None:
     peer = harness.client("africa")
     effects = peer.raw(close_frame())
 
-    assert [type(effect) for effect in effects] == [SendBytes, Left, CloseTransport, Closed]
+    assert [type(effect) for effect in effects] == [Closing, SendBytes, Left, CloseTransport, Closed]
 
 
 def test_requests_that_are_never_accepted_are_no_sessions() -> None:

@@ -59,8 +59,8 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a failed read stays under way for ever": (
         "vixws_core.hub.rooms.pages",
-        "        member.session.page_pending = False\n",
-        "        member.session.page_pending = True\n",
+        "            member.session.page_pending = False\n",
+        "            member.session.page_pending = True\n",
     ),
     "what passed its mark stays live": (
         "vixws_core.hub.rooms.cursors",

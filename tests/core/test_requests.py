@@ -170,7 +170,7 @@ def test_ping_is_answered_with_the_newest_reconnect_ms() -> None:
     assert peer.answer({"type": "$ping"}) == {"type": "$pong", "payload": {"reconnect_ms": 10_000}}
 
 
-@pytest.mark.parametrize("type", ["$", "$nothing", "$batch", "$auth", "$ack", "$Join"])
+@pytest.mark.parametrize("type", ["$", "$nothing", "$batch", "$authed", "$ack", "$Join"])
 def test_unknown_protocol_type_is_answered_only_where_a_ref_asks(type: str) -> None:
     harness = Harness()
     peer = harness.client()
@@ -866,7 +866,7 @@ def test_bad_message_is_answered_to_its_sender_only() -> None:
 
 def test_untyped_connection_hands_over_what_is_no_envelope() -> None:
     harness = Harness(typed=False)
-    peer = harness.connect()
+    peer = harness.client()
     peer.send("hello", "{not json", '{"type":5}', '{"type":"a"}', '{"type":"chat","room":"africa"}')
     peer.send_binary(b"\x00\x01")
 
@@ -874,9 +874,31 @@ def test_untyped_connection_hands_over_what_is_no_envelope() -> None:
     assert harness.log.rooms() == ["africa"]
 
 
+def test_untyped_connection_hands_over_everything_until_hello_is_said() -> None:
+    harness = Harness(typed=False)
+    peer = harness.connect()
+    texts = ["hello", '{"type":"chat","room":"africa"}', '{"type":"$join","room":"africa"}', '{"type":"x $hello"}']
+    peer.send(*texts)
+
+    assert harness.received == texts
+    assert harness.log.rooms() == harness.hub.rooms() == []
+    assert peer.frames() == []
+    peer.send('{"type":"$join","room":"africa","payload":{"$hello":1}}')
+    assert harness.hub.rooms() == []
+
+
+def test_untyped_connection_speaks_the_protocol_once_hello_is_said() -> None:
+    harness = Harness(typed=False)
+    peer = harness.connect()
+    peer.send('{"type":"$hello"}', '{"type":"$join","room":"africa"}', '{"type":"chat","room":"africa"}')
+
+    assert harness.received == []
+    assert peer.types() == ["$welcome", "$joined", "$live", "chat"]
+
+
 def test_untyped_connection_hands_over_guarded_publishes_as_envelopes() -> None:
     harness = Harness(typed=False, guarded=frozenset({"chat"}))
-    harness.connect().send('{"type":"chat","room":"africa"}')
+    harness.client().send('{"type":"chat","room":"africa"}')
 
     assert harness.received == [AppMessage('{"type":"chat","room":"africa"}', "chat", b"{}", room="africa")]
     assert harness.log.rooms() == []

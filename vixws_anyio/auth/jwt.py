@@ -10,7 +10,7 @@ from vixws_core.errors import LocalError
 
 try:
     import jwt
-except ImportError as exc:  # pragma: no cover - the extra is not installed
+except ImportError as exc:
     raise ImportError("vixws_anyio.auth.jwt needs PyJWT: pip install 'vixws[jwt]'") from exc
 
 __all__ = ["jwt_users"]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final
 
-from vixws_core.app.origins import ANY_ORIGIN, parse_origin
-
-from .kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+from .kinds import Address, Choice, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+from .setting import Setting, is_network, is_origin, is_path, is_pattern, is_url
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
 
@@ -17,70 +13,11 @@ SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth")
 """The objects of a configuration file. A section may have no settings in this version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting. `field` is its name in `Config`, and in `HubConfig` where it is there too."""
-
-    section: str
-    key: str
-    """In files, camelCase; snake_case is taken as well."""
-    field: str
-    kind: Kind
-    meaning: str
-    """One sentence or two, Markdown, without a pipe."""
-    name: str = ""
-    """The flag without its dashes where it is not the key's own words."""
-
-    @property
-    def snake_key(self) -> str:
-        """The key in snake_case."""
-        return re.sub("(?<=.)[A-Z]", lambda match: "_" + match[0].lower(), self.key)
-
-    @property
-    def path(self) -> str:
-        """The key with its section, as messages name it: `websocket.port`."""
-        return f"{self.section}.{self.key}"
-
-    @property
-    def flag(self) -> str:
-        """The flag of the command line: `--max-message-size`."""
-        return "--" + (self.name or self.snake_key.replace("_", "-"))
-
-    @property
-    def variable(self) -> str:
-        """The variable of the environment: `VIXWS_MAX_MESSAGE_SIZE`, always the flag's words."""
-        return "VIXWS_" + self.flag[2:].replace("-", "_").upper()
-
-
-def _is_url(text: str) -> bool:
-    return re.fullmatch(r"[a-z][a-z0-9+.-]*://\S*", text) is not None and len(text) <= 4_096
-
-
-def _is_path(text: str) -> bool:
-    return 0 < len(text) <= 4_096
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_origin(text: str) -> bool:
-    return text == ANY_ORIGIN or parse_origin(text) is not None
-
-
-def _is_pattern(text: str) -> bool:
-    return 0 < len(text.encode("utf-8", "surrogatepass")) <= 128 and text.isprintable()
-
-
 _DAY: Final = 86_400.0
 _HOST: Final = Text("a host name or an IP address", "name or IP address", is_host)
-_FILE: Final = Optional(Text("the path of a file", "path", _is_path))
+_FILE: Final = Optional(Text("the path of a file", "path", is_path))
 _URL: Final = Text(
-    "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", _is_url
+    "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", is_url
 )
 
 
@@ -270,7 +207,7 @@ _WEBSOCKET: Final = (
         "websocket",
         "trustedProxies",
         "trusted_proxies",
-        Words("IP addresses or networks of proxies, such as 10.0.0.0/8", _is_network),
+        Words("IP addresses or networks of proxies, such as 10.0.0.0/8", is_network),
         "Proxies whose `X-Forwarded-For` says who the client is; limits per IP then hold for the client.",
     ),
     Setting(
@@ -335,7 +272,7 @@ _OTHERS: Final = (
         "rooms",
         "unstored",
         "unstored_rooms",
-        Words("room patterns (`*` stands for any run of characters)", _is_pattern),
+        Words("room patterns (`*` stands for any run of characters)", is_pattern),
         "Rooms whose messages are not stored.",
         name="unstored-rooms",
     ),
@@ -369,7 +306,7 @@ _AUTH: Final = (
         "auth",
         "allowedOrigins",
         "allowed_origins",
-        Words("origins such as https://example.com, or *", _is_origin),
+        Words("origins such as https://example.com, or *", is_origin),
         "Pages of other hosts that browsers may connect from, compared whole; pages of this server's own host always "
         "may. `*` lets every page connect, whose cookies then count for nothing.",
     ),

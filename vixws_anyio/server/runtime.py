@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import socket
 import ssl
@@ -23,10 +22,8 @@ from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
 from vixws_core.app.access import RootRouter
-from vixws_core.app.dispatch import HandlerStopped, Steps, Waiting
 from vixws_core.app.origins import Origins
 from vixws_core.app.router import Router
-from vixws_core.app.session import Session, state_of
 from vixws_core.config import HubConfig
 from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
@@ -41,6 +38,7 @@ from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
 from ..transport.stream import StreamTransport
 from .admission import Admission, AdmissionLimits, open_files_max
+from .handlers import Handlers
 from .listeners import MetricsListener, bind, host_text, port_of
 from .pages import OwnPage, pages
 from .tls import shake_hands
@@ -48,10 +46,6 @@ from .tls import shake_hands
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
 T = TypeVar("T")
-
-
-class HandlerCancelled(Exception):
-    """A handler ended by a cancellation that was not the server's: a failure like any other."""
 
 
 DRAIN_GRACE_S = 0.5
@@ -112,7 +106,6 @@ class Runtime:
         self._store = store
         self._metrics = metrics
         self._thread = get_ident()
-        self._threads = anyio.CapacityLimiter(settings.threads_max)
         self._stopping = anyio.Event()
         self._drained = anyio.Event()
         self._draining = False
@@ -122,11 +115,9 @@ class Runtime:
         self._over = False
         self._drain_scope = anyio.CancelScope()
         self._base: TaskGroup | None = None
-        self._handlers: TaskGroup | None = None
+        self._handlers = Handlers(settings.handler_timeout_s, settings.cancel_handlers, settings.threads_max)
         limits = settings.admission
         limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
-        self._scopes: dict[int, anyio.CancelScope] = {}
-        """The handlers that wait, by their session, where the end of one ends the other."""
         self._admission = Admission(limits, time.monotonic)
         self._driver: Driver | None = None
         policy = root.policy(settings.access)
@@ -137,7 +128,7 @@ class Runtime:
             routes,
             clock=time.monotonic,
             report=report,
-            wait=self._wait,
+            wait=self._handlers.wait,
             call=self.call,
             pages=pages(self._is_ready, settings.pages),
             message_bytes_max=settings.hub.message_bytes_max,
@@ -148,7 +139,7 @@ class Runtime:
             wall=time.time,
             auth_deadline_s=settings.auth_deadline_s,
             make_signal=anyio.Event,
-            ending=self._ending,
+            ending=self._handlers.session_ends,
         )
 
     # ---- the way to the hub ---------------------------------------------------------------------
@@ -194,69 +185,6 @@ class Runtime:
     def _is_ready(self) -> bool:
         return not self._draining and (self._store is None or self._store.ready)
 
-    # ---- handlers that wait ---------------------------------------------------------------------
-
-    def _wait(self, steps: Steps, waiting: Waiting) -> None:
-        if self._handlers is None:
-            steps.close()  # The server ends; nothing is awaited any more.
-        else:
-            self._handlers.start_soon(self._drive, steps, waiting)
-
-    async def _drive(self, steps: Steps, waiting: Waiting) -> None:
-        try:
-            while True:
-                try:
-                    outcome = await self._run(waiting)
-                except Exception as exc:
-                    waiting = steps.throw(exc)
-                except anyio.get_cancelled_exc_class() as exc:
-                    if anyio.current_effective_deadline() == -math.inf:
-                        raise  # The server ends.
-                    # On asyncio a handler can be cancelled alone, for instance by a task that it awaits.
-                    waiting = steps.throw(HandlerCancelled(repr(exc)))
-                else:
-                    waiting = steps.send(outcome)
-        except StopIteration:
-            return
-        finally:
-            steps.close()
-
-    async def _run(self, waiting: Waiting) -> object:
-        deadline_s = waiting.deadline_s
-        if deadline_s is not None:
-            with anyio.fail_after(deadline_s):
-                return await self._call(waiting)
-        owner = waiting.args[0]
-        limit_s = self._settings.handler_timeout_s
-        if not isinstance(owner, Session) or not (limit_s or self._settings.cancel_handlers):
-            return await self._call(waiting)
-        with anyio.move_on_after(limit_s or None) as scope:
-            if self._settings.cancel_handlers:
-                if not owner.is_open and waiting.handler is not state_of(owner).router.closed:
-                    raise HandlerStopped
-                self._scopes[owner.id] = scope
-            try:
-                return await self._call(waiting)
-            finally:
-                self._scopes.pop(owner.id, None)
-        if anyio.current_time() < scope.deadline:
-            raise HandlerStopped
-        raise TimeoutError(f"handler {waiting.handler.name!r} took more than {limit_s:g} s (websocket.handlerTimeout)")
-
-    async def _call(self, waiting: Waiting) -> object:
-        handler = waiting.handler
-        if handler.thread:
-            return await anyio.to_thread.run_sync(
-                partial(handler.function, *waiting.args), abandon_on_cancel=True, limiter=self._threads
-            )
-        return await handler.function(*waiting.args)
-
-    def _ending(self, session: Session) -> None:
-        """A session's end begins: its handler is ended, where that is wanted."""
-        scope = self._scopes.get(session.id)
-        if scope is not None:
-            scope.cancel()
-
     # ---- serving --------------------------------------------------------------------------------
 
     async def serve(self, announce: Callable[[Listening], object]) -> None:
@@ -297,14 +225,14 @@ class Runtime:
                 self._base = base
                 try:
                     async with anyio.create_task_group() as handlers:
-                        self._handlers = handlers
+                        self._handlers.begin(handlers)
                         for sock in sockets:
                             driver.listen(sock, self._taken(sock in metrics_sockets))
                         announce(self._listening(sockets, metrics_sockets))
                         await self._stopping.wait()
                         await self._drain(driver, handlers)
                 finally:
-                    self._handlers = None
+                    self._handlers.end()
                     driver.stop_listening()
                     for link in tuple(driver.links.values()):
                         link.abort("the server stopped")
@@ -368,8 +296,8 @@ class Runtime:
         if now:
             self._now = True
             self._drain_scope.cancel()
-            if self._handlers is not None and self._draining:
-                self._handlers.cancel_scope.cancel()
+            if self._draining:
+                self._handlers.cancel()
         self._stopping.set()
 
     # ---- what was accepted ----------------------------------------------------------------------

@@ -99,7 +99,7 @@ from .connection.outbox import Outbox
 from .connection.reading import Reading
 from .connection.timers import Timers
 from .deadlines import Deadlines
-from .model import SENDABLE, ConnectionState, Session
+from .model import SENDABLE, ConnectionState
 from .rooms.cursors import Cursors
 from .rooms.members import Members
 from .rooms.pages import Pages
@@ -325,18 +325,16 @@ class Hub:
         asked = self._asks.take(input.request)
         session = self._identities.answered(asked, input) if type(asked) is ProofAsked else None
         if session is not None:
-            self._go_on(session)
+            self._inbox.go_on(session)
+            self._identities.forget_proof(session)
 
     def _authorized(self, input: Authorized) -> None:
         asked = self._asks.take(input.request)
         if type(asked) is MembershipAsked:
             self._grants.stays(asked, input)
         elif type(asked) is GrantAsked and (session := self._grants.decided(asked, input)) is not None:
-            self._go_on(session)
-
-    def _go_on(self, session: Session) -> None:
-        self._inbox.go_on(session)
-        self._grants.forget_verdict(session)
+            self._inbox.go_on(session)
+            self._grants.forget_verdict(session)
 
     def _store_failed(self, input: StoreFailed) -> None:
         asked = self._asks.take(input.request)

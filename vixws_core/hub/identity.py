@@ -14,6 +14,9 @@ _FAR: Final = float("inf")
 Verdict = tuple[str, str, bool, str]
 """What was asked (an action and a room), whether it was granted, and the code of a failure."""
 
+Proof = tuple[str, tuple[float | None, float | None]]
+"""Why a token is no proof ("": it is one), and when it ends."""
+
 Expiry = tuple[float | None, float | None]
 """When a proof ends: in so many seconds, and in Unix seconds; None: never."""
 
@@ -29,6 +32,7 @@ class Identity:
         "lost",
         "next_at",
         "opening",
+        "proof",
         "proved",
         "renewal_ref",
         "renewing",
@@ -62,6 +66,8 @@ class Identity:
         """Rooms it was put out of while something of it was unanswered: nothing of them is told any more."""
         self.verdict: Verdict | None = None
         """What the message at the front of the queue waited for."""
+        self.proof: Proof | None = None
+        """What is known of the token that an `$auth` waits for."""
         self.renewing: int = 0
         """Rooms that are asked for again because of a new proof."""
         self.renewal_ref: str | None = None

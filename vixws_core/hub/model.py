@@ -238,6 +238,7 @@ class Session:
         "queue",
         "retry_at",
         "scope",
+        "speaks",
         "typed",
         "unanswered",
     )
@@ -257,6 +258,8 @@ class Session:
         """The application has a record of ours (the opening is one), or was asked for a grant, and has not finished."""
         self.queue: deque[Pending] | None = None
         """Messages in turn behind the record that is handled."""
+        self.speaks: bool = typed
+        """Whether its texts are messages of the protocol: where they need not be, since a `$hello` said so."""
         self.greeting_over: bool = False
         """A message was handled: too late for a `$hello`."""
         self.hello: bool = False

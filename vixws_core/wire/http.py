@@ -37,7 +37,7 @@ _REASONS: Final = {
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
-_FRAMING = frozenset(("content-length", "connection", "transfer-encoding", "upgrade"))
+_FRAMING: Final = frozenset(("content-length", "connection", "transfer-encoding", "upgrade"))
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 _BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r\n[ \t]|\r(?!\n|$)")
@@ -186,7 +186,7 @@ def http_switching(key: str, subprotocol: str | None = None, headers: tuple[tupl
         + token
         + b"\r\n"
         + chosen
-        + b"".join(line + b"\r\n" for line in _fields(headers))
+        + b"".join(line + b"\r\n" for line in _fields(headers) if line[:14].lower() != b"sec-websocket-")
         + b"\r\n"
     )
 
@@ -197,7 +197,7 @@ def _fields(headers: tuple[tuple[str, str], ...]) -> list[bytes]:
     for name, value in headers:
         if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             raise LocalError(f"header must be a token and printable latin-1 text, got {name!r:.60}: {value!r:.60}")
-        if name.lower() not in _FRAMING and not name.lower().startswith("sec-websocket-"):
+        if name.lower() not in _FRAMING:
             lines.append(f"{name}: {value}".encode("latin-1"))
     return lines
 

@@ -331,7 +331,6 @@ class Cursors:
         frames = [(row.off, encode_frame(TEXT, wire.stored_message(row))) for row in input.rows]
         for member in self._pages.answered(asked):
             session = member.session
-            self._pages.over(member)
             waits = self.is_current(member) and not (member.live or member.asking or member.connection.parked)
             waits = waits and not member.held
             if waits and member.room.ep == asked.key[1] and member.cursor == asked.key[2]:
@@ -392,5 +391,4 @@ class Cursors:
     def read_failed(self, asked: PageAsked) -> None:
         """A page could not be read: asked again later."""
         for member in self._pages.answered(asked):
-            self._pages.over(member)
             self._pages.retry_later(member.session)

@@ -39,14 +39,11 @@ class Pages:
         self._step.out.append(ReadStore(request, room.name, member.cursor, room.pos, config.page_rows_max, size))
 
     def answered(self, asked: PageAsked) -> list[Member]:
-        """A page came, or could not be read: returns who asked for it."""
+        """A page came, or could not be read: returns who asked for it, and waits no more."""
         self._shared.pop(asked.key, None)
+        for member in asked.members:
+            member.session.page_pending = False
         return asked.members
-
-    @staticmethod
-    def over(member: Member) -> None:
-        """The session does not wait for its page any more."""
-        member.session.page_pending = False
 
     def retry_later(self, session: Session) -> None:
         """Sees to it that what this session could not read is asked again."""

@@ -25,8 +25,6 @@ from .lifecycle import Lifecycle
 
 __all__ = ["Identities"]
 
-_AUTH = "$auth"
-
 
 class Identities:
     """Has proofs looked at, and ends sessions whose proof is over."""
@@ -89,8 +87,7 @@ class Identities:
             return session if identity.user is None else None
         same = input.user is not None and input.user == identity.user
         code = "" if same else DENIED if input.user is not None else input.code
-        identity.verdict = (_AUTH, "", same, code)
-        identity.told = (input.expires_in_s, input.expires)
+        identity.proof = (code, (input.expires_in_s, input.expires))
         return session
 
     def _first(self, session: Session, identity: Identity, input: Authenticated) -> None:
@@ -115,20 +112,25 @@ class Identities:
         identity = session.identity
         if identity is None or identity.user is None:
             raise Refused("nobody has to prove who they are here")
-        verdict = identity.verdict
-        if verdict is None or verdict[0] != _AUTH:
+        if (proof := identity.proof) is None:
             if identity.renewing:
                 raise Refused("another $auth is not answered yet", RATE_LIMITED)
             self.ask(session, token)
             return False
-        told = identity.told
-        identity.verdict = identity.told = None
-        if not verdict[2] or told is None:
-            raise Refused("the token proves nothing, or somebody else", verdict[3])
+        identity.proof = None
+        code, told = proof
+        if code:
+            raise Refused("the token proves nothing, or somebody else", code)
         self._set_end(identity, told[0])
         self._grants.renew(session, ref, told)
         self._grants.rearm(session)
         return True
+
+    @staticmethod
+    def forget_proof(session: Session) -> None:
+        """The message that waited for the word was handled: the word is not for another one."""
+        if session.identity is not None:
+            session.identity.proof = None
 
     # ---- time -------------------------------------------------------------------------------------
 

@@ -114,8 +114,8 @@ class Inbox:
     def _item(self, connection: Connection, session: Session, text: str) -> Pending | None:
         """Decides whose business a text message is; None where it was refused."""
         typed = session.typed
-        if not typed and (not text.startswith("{") or not (session.hello or '"$hello"' in text)):
-            return text  # It speaks no protocol of ours, and nobody said that it does.
+        if not typed and (not text.startswith("{") or not (session.speaks or '"$hello"' in text)):
+            return text
         try:
             envelope = wire.decode(text, self._step.config.json_depth_max)
         except BadMessage as exc:
@@ -123,8 +123,10 @@ class Inbox:
                 return text
             self._requests.refuse(connection, exc.code, str(exc), wire.find_ref(text))
             return None
-        if not typed and not session.hello and envelope.type != "$hello":
-            return text
+        if not session.speaks:
+            if envelope.type != "$hello":
+                return text  # It speaks no protocol of ours, as far as anybody said.
+            session.speaks = True
         if envelope.type[0] == "$":
             return envelope
         if envelope.room is not None and not session.guards_all and envelope.type not in session.guarded:

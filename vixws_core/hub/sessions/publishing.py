@@ -100,7 +100,7 @@ class Publishing:
         if connection is not None and (session := connection.session) is not None:
             self._reading.paid(session)
             if asked.ref is not None or asked.mid is not None:
-                barred = self._grants.is_barred(session, asked.room)
+                barred = session.identity is not None and self._grants.is_barred(session, asked.room)
                 self._outbox.answer(connection, _bare_ack(asked) if barred else _ack(asked, input))
             if connection.state is not OPEN or self._lifecycle.draining:
                 self._lifecycle.settle(connection)
