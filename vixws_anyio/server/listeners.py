@@ -28,11 +28,11 @@ HEADERS_MAX: Final = 64
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Whether only this machine reaches what listens on `host`; where nothing can, binding it says why."""
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        return False
+        return True
     return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 

@@ -110,6 +110,7 @@ from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .sessions.publishing import Publishing
+from .sessions.rates import Rates
 from .sessions.requests import Requests
 from .step import Step
 
@@ -161,14 +162,15 @@ class Hub:
         cursors = self._cursors = Cursors(step, outbox, unstored, pages)
         members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
         lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
+        rates = Rates(step, reading)
         policy = policy or Policy()
         grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, policy)
-        identities = self._identities = Identities(step, outbox, asks, lifecycle, grants, policy)
-        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, grants)
-        history = self._history = History(step, reading, outbox, asks, members, lifecycle, grants)
-        requests = Requests(step, outbox, members, lifecycle, grants, identities, publishing, history)
-        inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, requests)
-        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, inbox)
+        identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
+        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history)
+        inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, rates, requests)
+        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, rates, inbox)
         deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, identities, inbox)
         self._deadlines = deadlines
         self._dispatch: dict[type, Callable[[Any], object]] = {

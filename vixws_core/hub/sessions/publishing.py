@@ -18,6 +18,7 @@ from ..rooms.members import Members
 from ..step import Step
 from .grants import Grants
 from .lifecycle import Lifecycle
+from .rates import Rates
 
 __all__ = ["Publishing"]
 
@@ -25,7 +26,7 @@ __all__ = ["Publishing"]
 class Publishing:
     """Asks the log to append, and tells publishers what became of it."""
 
-    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_reading", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_rates", "_reading", "_step")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Publishing:
         asks: Asks,
         members: Members,
         lifecycle: Lifecycle,
+        rates: Rates,
         grants: Grants,
     ) -> None:
         self._step = step
@@ -43,6 +45,7 @@ class Publishing:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._rates = rates
         self._grants = grants
 
     def publish_from(self, session: Session, envelope: Envelope) -> None:
@@ -99,6 +102,8 @@ class Publishing:
         connection = None if asked.conn is None else self._step.connections.get(asked.conn)
         if connection is not None and (session := connection.session) is not None:
             self._reading.paid(session)
+            if input.off == 1 and not input.dup:
+                self._rates.new_room(session)
             if asked.ref is not None or asked.mid is not None:
                 barred = session.identity is not None and self._grants.is_barred(session, asked.room)
                 self._outbox.answer(connection, _bare_ack(asked) if barred else _ack(asked, input))
