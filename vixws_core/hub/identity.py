@@ -7,6 +7,7 @@ from typing import Final
 
 from ..bucket import TokenBucket
 from ..effects import Opened
+from ..names import user_room
 
 __all__ = ["Budget", "Expiry", "Identity", "Verdict"]
 
@@ -90,6 +91,10 @@ class Identity:
         """Rooms that the new proof did not keep."""
         self.told: Expiry | None = None
         """The end of the new proof, to be told when all rooms are."""
+
+    def owns(self, room: str) -> bool:
+        """Whether a room is this user's own."""
+        return self.user is not None and room == user_room(self.user)
 
     def prove(self, user: str) -> None:
         """It is this user."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from ...effects import Published, PublishFailed, StoreAppend
-from ...errors import LocalError
+from ...errors import BadRoom, LocalError
 from ...inputs import Publish, StoreAppended, StoreFailed
 from ...names import check_name
 from ...wire import envelope as wire
@@ -63,12 +63,23 @@ class Publishing:
         self._publish(ask, session)
 
     def publish_asked(self, input: Publish) -> None:
-        """The application's publish. Raises: `BadRoom`, `LocalError` for a type that is the protocol's."""
+        """The application's publish.
+
+        Raises: `BadRoom`, also for another user's room in the name of a session without a grant for it: the name may
+        come from a client. `LocalError` for a type that is the protocol's.
+        """
         check_name(input.room)
         if not input.type or input.type[0] == "$":
             raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
         connection = None if input.conn is None else self._step.connections.get(input.conn)
-        self._publish(input, None if connection is None else connection.session)
+        session = None if connection is None else connection.session
+        if session is not None and input.room[0] == "@" and not self._may_write(session, input.room):
+            raise BadRoom(f"room {input.room!r:.60} is another user's: expected a grant, or the server's own name")
+        self._publish(input, session)
+
+    def _may_write(self, session: Session, room: str) -> bool:
+        identity = session.identity
+        return identity is not None and (identity.owns(room) or self._grants.holds(session, "publish", room))
 
     def _publish(self, ask: Publish, session: Session | None) -> None:
         step = self._step
