@@ -84,9 +84,8 @@ class GrantOracle:
         self._asked: dict[int, tuple[Authorize, int]] = {}
         self._revision: dict[str, int] = {}
         self._grants: dict[tuple[int, str, str], float] = {}
-        self._kicked: dict[tuple[int, str], int] = {}
-        """Who was put out of which room, and which question was the last before."""
-        self._last_asked = 0
+        self._kicked: set[tuple[int, str]] = set()
+        """Who was put out of which room, and was granted nothing in it since."""
         self._passed = 0.0
         """The time up to which ends were acted on."""
         self.counts: dict[str, int] = {}
@@ -99,7 +98,6 @@ class GrantOracle:
             if isinstance(effect, Authorize):
                 user = self._users.get(effect.conn, "")
                 self._asked[effect.request] = effect, self._revision.get(user, 0)
-                self._last_asked = effect.request
             elif isinstance(effect, Authenticate):
                 self._proofs[effect.request] = effect.conn
             elif isinstance(effect, SendBytes):
@@ -119,7 +117,7 @@ class GrantOracle:
             self._users[self._proofs[input.request]] = input.user
         elif isinstance(input, Join):
             self._grants[input.conn, input.room, "join"] = _FAR
-            self._kicked.pop((input.conn, input.room), None)
+            self._kicked.discard((input.conn, input.room))
         elif isinstance(input, Revoke):
             self._revision[input.user] = self._revision.get(input.user, 0) + 1
             for conn, room, action in tuple(self._grants):
@@ -138,8 +136,8 @@ class GrantOracle:
         if asked.action not in input.actions:
             self._count("denied")
             self._grants.pop((asked.conn, asked.room, asked.action), None)
-        elif input.request > self._kicked.get((asked.conn, asked.room), 1 << 60):
-            del self._kicked[asked.conn, asked.room]
+        else:
+            self._kicked.discard((asked.conn, asked.room))
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
@@ -160,7 +158,7 @@ class GrantOracle:
         kind = heard.type
         if kind == "$kicked":
             self._count("kicked")
-            self._kicked[conn, room] = self._last_asked
+            self._kicked.add((conn, room))
             self._grants.pop((conn, room, "join"), None)
             return
         if kind in _CLAIMED:
