@@ -532,7 +532,7 @@ def test_commands_about_connections_just_gone_are_ignored() -> None:
 
 
 def test_row_32_peer_that_reads_nothing_cannot_ask_for_more_and_more() -> None:
-    harness = Harness()
+    harness = Harness(HubConfig(asks_per_s=0))
     for _ in range(20):
         harness.put(Publish("africa", "chat", encode_json({"x": "y" * 60_000})))
     peer = harness.client()
@@ -556,7 +556,7 @@ def test_row_32_peer_that_reads_nothing_cannot_ask_for_more_and_more() -> None:
 
 
 def test_row_32_history_that_is_not_answered_yet_is_bounded() -> None:
-    harness = Harness()
+    harness = Harness(HubConfig(asks_per_s=0))
     harness.store_held = True
     peer = harness.client()
     peer.raw(text_frame('{"type":"$history","room":"africa"}') * 1_000)

@@ -18,11 +18,11 @@ Three laws keep the inside simple, and tests hold them:
 3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.
 
 A peer has two halves. `Connection` is bytes: `connection/timers` knows when to look at it, `reading` whether it is
-read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `identity` knows who it is,
-`grants` what it may do and `rates` how much, `publishing` and `history` ask the log for it, `requests` answers its `$`
-messages, `inbox` gives each message its turn; one that needs a grant which is not known waits first in line. Between them stand the rooms: a
-room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either; `members` asks
-the log for positions, `cursors` for pages.
+read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `identity` knows who it is and
+`grants` what it may do, `rates` how much, `publishing` and `history` ask the log for it, `requests` answers its `$`
+messages, `inbox` gives each message its turn; one that needs a grant which is not known waits first in line. Between
+them stand the rooms: a room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves
+either; `members` asks the log for positions, `pages` for pages.
 
 The path of one publish:
 

@@ -215,6 +215,7 @@ class Lifecycle:
             session.drop_queue()  # Only what an open connection had sent is still handled.
         self._leave_rooms(session)
         if before in SENDABLE:
+            self._step.out.append(Closing(connection.id))
             self._reading.look_at_held(connection)
         if connection.close_code == CLOSE_NO_FRAME and not connection.close_reason:
             connection.close_reason = input.reason
