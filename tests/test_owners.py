@@ -37,6 +37,7 @@ OWNERS: Final = {
     "connection.pauses": "hub.connection.reading",
     "connection.ping_sent": "hub.connection.timers",
     "connection.reader": "hub.arrivals",
+    "connection.received": "hub.connection.reading",
     "connection.resume_at": "hub.connection.reading",
     "connection.resumed_at": "hub.connection.timers",
     "connection.unsent": "hub.connection.outbox",
@@ -115,7 +116,7 @@ FILLING: Final = {
 
 ONCE: Final = {
     Connection: {"id", "peer", "state", "since", "codec", "session"},
-    Session: {"connection", "identity", "typed", "guarded", "guards_all", "queue"},
+    Session: {"connection", "identity", "typed", "guarded", "guards_all", "queue", "queued"},
     Identity: {"user", "proved", "scope"},
     Member: {"session", "connection", "room", "since", "last", "from_floor", "told"},
     Room: {"name", "stored", "members", "tail"},

@@ -42,6 +42,8 @@ class HubConfig:
     """Above this a connection is parked: its rooms stay at their cursors and it is not read."""
     unsent_bytes_total: int = 268_435_456
     """Budget for unsent bytes of all connections; over it each one is parked already above the low mark."""
+    received_bytes_total: int = 268_435_456
+    """Budget for received bytes of all connections that are not handled yet; over it who holds some is not read."""
     flush_stall_s: float = 30.0
     """Seconds a parked connection may take no byte before it is dropped (4108)."""
     publishes_max: int = 1_024

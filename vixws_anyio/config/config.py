@@ -56,6 +56,7 @@ class Config:
     unsent_bytes_low: int = _HUB.unsent_bytes_low
     unsent_bytes_high: int = _HUB.unsent_bytes_high
     unsent_bytes_total: int = _HUB.unsent_bytes_total
+    received_bytes_total: int = _HUB.received_bytes_total
     flush_stall_s: float = _HUB.flush_stall_s
     messages_per_s: float = _HUB.messages_per_s
     messages_burst: int = _HUB.messages_burst

@@ -127,6 +127,13 @@ _WEBSOCKET: Final = (
     ),
     Setting(
         "websocket",
+        "receivedTotal",
+        "received_bytes_total",
+        Whole(65_536, 1 << 40, "bytes"),
+        "Bytes of all connections that were received and are not handled yet; over it who holds some is not read.",
+    ),
+    Setting(
+        "websocket",
         "flushStall",
         "flush_stall_s",
         _at_once(),

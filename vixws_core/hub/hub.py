@@ -139,6 +139,7 @@ class Hub:
         "_members",
         "_outbox",
         "_publishing",
+        "_reading",
         "_step",
     )
 
@@ -156,7 +157,7 @@ class Hub:
         # From the bottom up: each part is given what it may call.
         asks = self._asks = Asks()
         timers = Timers(step)
-        reading = Reading(step, timers)
+        reading = self._reading = Reading(step, timers)
         outbox = self._outbox = Outbox(step, timers, reading)
         unstored = Unstored(outbox)
         pages = Pages(step, timers, asks)
@@ -251,6 +252,11 @@ class Hub:
     def unsent_bytes(self) -> int:
         """Bytes in all outboxes."""
         return self._outbox.unsent_total
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that were received and are not handled yet, of all connections."""
+        return self._reading.received_total
 
     @property
     def tail_bytes(self) -> int:

@@ -89,6 +89,11 @@ class FrameReader:
         """Unparsed bytes waiting here."""
         return len(self._buffer)
 
+    @property
+    def weight(self) -> int:
+        """Bytes kept here: unparsed ones, and of a message that is not complete."""
+        return len(self._buffer) + max(0, self._gathered - self._slow_left)
+
     def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
         """Takes bytes (possibly none) and returns what was received; the rest waits for the next call.
 

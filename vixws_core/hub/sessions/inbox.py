@@ -77,6 +77,8 @@ class Inbox:
                 self._timers.begin_message(connection)
         if frames:
             self._sort(connection, session, events, frames)
+        if holding or connection.received or session.queued or connection.message_since != FAR or step.ready:
+            self._reading.weigh(connection, reader.weight + session.queued)
         state = connection.state
         if state is not OPEN or self._lifecycle.draining:
             self._lifecycle.settle(connection)
@@ -191,7 +193,7 @@ class Inbox:
             if type(item) is Envelope and item.type == "$ping":
                 self._requests.handle(session, item)
             else:
-                queue.append(item)
+                session.line_up(item)
         if len(queue) >= self._step.config.pending_messages_max:
             self._reading.pause(session.connection, Pause.QUEUED)
             self._reading.forget_ready(session.connection)
@@ -220,6 +222,8 @@ class Inbox:
         if items is not None:
             session.drop_queue()
             self._deliver(session, tuple(items))
+            if connection.reader is not None:
+                self._reading.weigh(connection, connection.reader.weight + session.queued)
         if not session.busy and connection.pauses & Pause.QUEUED:
             self._reading.resume(connection, Pause.QUEUED)
             self._reading.look_at_held(connection)

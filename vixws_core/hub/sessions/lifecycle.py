@@ -99,6 +99,7 @@ class Lifecycle:
         connection.move(CLOSING, step.now)
         step.out.append(Closing(connection.id))
         session.drop_queue()
+        self._reading.weigh(connection, 0)
         self._leave_rooms(session)
         self._reading.forget_ready(connection)
         if by_peer:  # The peer's close frame is here already.
@@ -213,6 +214,7 @@ class Lifecycle:
             return
         if before not in SENDABLE:
             session.drop_queue()  # Only what an open connection had sent is still handled.
+        self._reading.weigh(connection, session.queued)
         self._leave_rooms(session)
         if before in SENDABLE:
             self._step.out.append(Closing(connection.id))
@@ -223,6 +225,7 @@ class Lifecycle:
 
     def _forget(self, connection: Connection) -> None:
         del self._step.connections[connection.id]
+        self._reading.weigh(connection, 0)
         session = connection.session
         if session is not None and session.identity is not None and session.identity.user is not None:
             found = self._step.users.get(session.identity.user, {})
