@@ -180,7 +180,8 @@ class ClientChannel:
         """Takes at most a handful of frames."""
         assert self._reader is not None
         received = self._reader.feed(data, _EVENTS_MAX)
-        self._looked = len(received)
+        # Fragments too: behind them frames may wait, for which no further byte will come.
+        self._looked = len(received) + self._reader.quiet
         self._received = iter(received)
         return self.go_on()
 
