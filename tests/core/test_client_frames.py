@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.client_rig import Rig
-from vixws_core.client import ClientMessage
+from vixws_core.client import ClientClosed, ClientConfig, ClientMessage
 from vixws_core.wire.frames import TEXT
 
 
@@ -23,3 +23,13 @@ def test_all_fragments_of_one_read_are_taken(count: int, hello: bool) -> None:
     rig.bytes(fragments(count) + fragments(2))
 
     assert [message.data for message in rig.of(ClientMessage)] == ["x" * count, "xx"]
+
+
+def test_a_message_of_too_many_fragments_ends_the_connection() -> None:
+    rig = Rig(hello=False, config=ClientConfig(fragments_max=100))
+    rig.open()
+    rig.bytes(fragments(100))
+    rig.bytes(fragments(101))
+
+    assert [message.data for message in rig.of(ClientMessage)] == ["x" * 100]
+    assert [1008] == [closed.code for closed in rig.of(ClientClosed)]

@@ -100,7 +100,10 @@ class ClientChannel:
 
     def begin(self) -> Fact | None:
         """Begins on an upgraded connection."""
-        self._reader = FrameReader(client=True, message_bytes_max=self._config.message_bytes_max)
+        config = self._config
+        self._reader = FrameReader(
+            client=True, message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max
+        )
         self._paused = self._closing = False
         self._early = []
         self.drain_at = FAR
