@@ -179,7 +179,9 @@ class Runner:
             else:
                 answer = guard.function(*args)
             if answer is None and guard.declares:
-                answer = decoded  # What its type does not name was not looked at, and is not passed on.
+                # What its type does not name was not looked at, and is not passed on.
+                dump = getattr(decoded, "model_dump_json", None)  # A pydantic model: by the names that came.
+                answer = decoded if dump is None else dump(by_alias=True).encode()
             if answer is not None:
                 payload = payload_json(answer)
                 if len(payload) > session.message_bytes_max:
