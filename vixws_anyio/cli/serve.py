@@ -115,15 +115,16 @@ def serve(
     try:
         options = {"use_uvloop": config.uvloop} if config.backend == "asyncio" else {}
         anyio.run(_run, server, config, ready, backend=config.backend, backend_options=options)
+        code = OK
     except Exception as exc:
-        return _failed(exc, bool(announced))
+        code = _failed(exc, bool(announced))
     finally:
         heed_signals(signal.SIG_IGN)  # We are leaving already.
-    _leave_threads_behind()
-    return OK
+    _leave_threads_behind(code)
+    return code
 
 
-def _leave_threads_behind() -> None:
+def _leave_threads_behind(code: int) -> None:
     """Ends the process where handlers still run in threads, which Python would wait for; their time is over."""
     handlers = [thread for thread in threading.enumerate() if thread.name == WORKER and not thread.daemon]
     until = time.monotonic() + IDLE_THREAD_S
@@ -133,7 +134,7 @@ def _leave_threads_behind() -> None:
     if left:
         log.warning("%d handlers still run in threads and are left behind", left)
         logging.shutdown()
-        os._exit(OK)
+        os._exit(code)
 
 
 def heed_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers = leave) -> None:
