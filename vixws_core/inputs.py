@@ -200,7 +200,8 @@ class Close(msgspec.Struct, frozen=True, gc=False):
 class Shutdown(msgspec.Struct, frozen=True, gc=False):
     """Drains the hub: no new connections, a `$drain` to each client, then flush, commit and close.
 
-    `Drained` is told when the last connection is gone, at most `drain_s` seconds later.
+    `Drained` is told when the last connection is gone, at most `drain_s` seconds later. Whoever has something under
+    way is closed shortly before that.
     """
 
     drain_s: float

@@ -70,8 +70,10 @@ def test_a_signal_ends_it_with_status_0(tmp_path: Path, loop: str, number: signa
     with serving(tmp_path, "--store", "memory://", *LOOPS[loop]) as served:
         code, lines = served.end(number)
 
+    told = [line.partition("vixws: ")[2] for line in lines[-3:]]
     assert code == 0
-    assert lines[-1].endswith(f"{number.name}: stopping")
+    assert told[:2] == [f"{number.name}: stopping", f"draining: {number.name}; 0 connections have 8 s"]
+    assert re.fullmatch(rf"stopped: {number.name}; the drain took 0\.\d\d s", told[2])
     assert served.ready["store"] == "memory://"
 
 
@@ -95,7 +97,8 @@ def test_a_second_signal_ends_it_now(tmp_path: Path, loop: str) -> None:
     assert first.endswith("SIGTERM: stopping\n")
     assert running
     assert code == 0
-    assert lines[-1].endswith("SIGTERM: stopping now")
+    assert [line.partition("vixws: ")[2] for line in lines if "stopping now" in line] == ["SIGTERM: stopping now"]
+    assert "vixws: stopped: SIGTERM; the drain took " in lines[-1]
 
 
 def test_a_signal_before_it_listens_ends_it_with_status_0(tmp_path: Path) -> None:
@@ -475,8 +478,11 @@ def test_help_names_every_flag_and_begins_with_those_that_one_needs(capsys: pyte
         "--uvloop",
         "--tls-cert",
         "--tls-key",
+        "--log-format",
+        "--log-level",
     ]
     assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms", "authentication"]
+    assert "--log-format text|json" in text
     assert all(re.search(rf"^  {setting.flag}\b", text, re.MULTILINE) for setting in SETTINGS)
     assert "--max-message-size BYTES" in text
     assert "(default 65536)" in text

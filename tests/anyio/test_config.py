@@ -237,17 +237,17 @@ IN_FILE: list[tuple[object, str]] = [
      "Infinity"),
     (b'{"websocket": {"port": NaN}}', f"FILE: websocket.port: {WHOLE}, got NaN"),
     (b'{"websocket": NaN}', "FILE: websocket: expected an object of settings, got NaN"),
-    (b"NaN", "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got NaN"),
+    (b"NaN", "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got NaN"),
     (b'{"websocket": {"idleTimeout": 1e999}}', "FILE: websocket.idleTimeout: expected a number from 0.01 to 604800"),
     (b" " * 1_048_577, "FILE: expected a JSON file of at most 1048576 bytes, got more"),
     (b'{"websocket": {"port": 1, "port": 2}}', "FILE: port: expected the key once in its object, got it again with 2"),
     (b'{"store": {}, "store": {}}', "FILE: store: expected the key once in its object, got it again with {}"),
-    ([1], "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got [1]"),
-    ("websocket", 'FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got "websocket"'),
+    ([1], "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got [1]"),
+    ("socket", 'FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got "socket"'),
     ({"websocket": [1]}, "FILE: websocket: expected an object of settings, got [1]"),
     ({"websocket": None}, "FILE: websocket: expected an object of settings, got null"),
-    ({"websockets": {}}, "FILE: websockets: unknown section, expected one of websocket, store, metrics, rooms, auth "
-     "(did you mean websocket?), got {}"),
+    ({"websockets": {}}, "FILE: websockets: unknown section, expected one of websocket, store, metrics, rooms, "
+     "auth, log (did you mean websocket?), got {}"),
     ({"port": 9090}, "FILE: port: expected it inside 'websocket', got 9090"),
     ({"websocket": {"prot": 1}}, "FILE: websocket.prot: unknown setting (did you mean port?), got 1"),
     ({"websocket": {"MaxMessageSize": 1}}, "FILE: websocket.MaxMessageSize: unknown setting (did you mean "

@@ -29,12 +29,14 @@ LAYERS = {
     "config": "config/config",
     "server/admission": "",
     "server/handlers": "",
+    "server/ending": "logs",
     "server/pages": "",
     "server/listeners": "logs",
     "server/signals": "logs",
     "server/tls": "config/config logs",
     "server/runtime": (
-        "server/admission server/handlers server/listeners server/pages server/tls transport/loops transport/stream"
+        "server/admission server/ending server/handlers server/listeners server/pages server/tls transport/loops"
+        " transport/stream"
     ),
     "server/server": "server/runtime server/signals",
     "server": "server/server",
@@ -50,11 +52,12 @@ LAYERS = {
     "auth": "",
     "chat": "",
     "cli/terminal": "",
+    "cli/loglines": "cli/terminal logs",
     "cli/messages": "cli/terminal",
     "cli/flags": "cli/terminal config/config",
     "cli/config": "cli/terminal config/config",
     "cli/serve": "cli/terminal chat server/server",
-    "cli/talk": "cli/messages client/client",
+    "cli/talk": "cli/loglines cli/messages client/client",
     "cli/store": "cli/flags cli/messages",
     "cli/main": "cli/config cli/serve cli/store cli/talk",
     "cli": "cli/main",

@@ -6,6 +6,7 @@ import pytest
 
 from vixws_core import HubConfig
 from vixws_core.effects import (
+    AppMessage,
     Closed,
     CloseTransport,
     Drained,
@@ -278,11 +279,11 @@ def test_row_30_drain_tells_every_client_its_slot_and_closes() -> None:
     harness.put(Shutdown(8))
 
     assert one.frames() == [
-        '{"type":"$drain","payload":{"reconnect_in_ms":500,"close_in_ms":8000}}',
+        '{"type":"$drain","payload":{"reconnect_in_ms":500,"close_in_ms":0}}',
         CloseReceived(4200, "the server shuts down"),
     ]
     assert two.frames() == [
-        '{"type":"$drain","payload":{"reconnect_in_ms":625,"close_in_ms":8000}}',
+        '{"type":"$drain","payload":{"reconnect_in_ms":625,"close_in_ms":0}}',
         CloseReceived(4200, "the server shuts down"),
     ]
     assert plain.frames() == [CloseReceived(1012, "the server shuts down")]
@@ -376,22 +377,92 @@ def test_drain_handles_frames_that_wait() -> None:
     assert isinstance(frames[-1], CloseReceived)
 
 
-def test_overdue_drain_cuts_what_is_left_off() -> None:
+@pytest.mark.parametrize(("drain_s", "close_in_s"), [(8.0, 7.0), (9.0, 8.0), (0.8, 0.7)])
+@pytest.mark.parametrize(("hello", "code"), [(True, 4200), (False, 1012)])
+def test_whoever_is_busy_is_closed_when_it_was_told_and_cut_at_the_end(
+    drain_s: float, close_in_s: float, hello: bool, code: int
+) -> None:
+    harness = Harness()
+    peer = harness.client() if hello else harness.connect()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    peer.send({"type": "never handled"})
+    began = harness.now
+    harness.put(Shutdown(drain_s))
+    told = [message["payload"]["close_in_ms"] for message in peer.messages()]
+    due = harness.hub.next_deadline()
+    harness.run_until(began + close_in_s - 0.001)
+    early = peer.frames()
+    harness.run_until(began + close_in_s + 0.001)
+    closed, cut = peer.close_seen(), harness.effects(CloseTransport)
+    harness.run_until(began + drain_s)
+
+    assert told == ([round(close_in_s * 1000)] if hello else [])
+    assert due == pytest.approx(began + close_in_s, abs=1e-6)
+    assert early == []
+    assert (closed, cut) == ((code, "the server shuts down"), [])
+    assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
+    assert harness.effects(Drained) == [Drained()]  # Though the handler hangs.
+    assert harness.closes(peer) == []
+    harness.finish(peer)
+    assert harness.closes(peer) == [(1006, "the server shuts down")]
+    assert types_received(harness) == ["hangs"]
+    assert harness.effects(Drained) == [Drained()]
+
+
+def types_received(harness: Harness) -> list[str]:
+    """What the application was given."""
+    return [message.type for message in harness.received if isinstance(message, AppMessage)]
+
+
+def test_a_peer_that_answers_the_close_of_a_drain_ends_before_its_end() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    peer.publish("africa", ref="1")
+    harness.put(Shutdown(8))
+    harness.run_until(harness.now + 7)
+    seen = peer.close_seen()
+    peer.raw(close_frame(4200))
+
+    assert seen == (4200, "the server shuts down")
+    assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, False)]
+    assert harness.effects(Drained) == []  # The append is not answered.
+    harness.run_until(harness.now + 1)
+    assert harness.effects(Drained) == [Drained()]
+
+
+def test_a_peer_that_began_its_close_gets_its_own_code_at_the_end_of_a_drain() -> None:
     harness = Harness()
     peer = harness.client()
     harness.finishing = False
     peer.send({"type": "hangs"})
     harness.put(Shutdown(8))
-    due = harness.hub.next_deadline()
-    harness.run_until(harness.now + 8)
+    harness.run_until(harness.now + 6)
+    peer.raw(close_frame(1000))
+    harness.run_until(harness.now + 1)
 
-    assert due == 1008.0
+    assert peer.close_seen() == (1000, "")
+
+
+def test_a_drain_that_is_hurried_closes_earlier_and_never_twice() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    harness.put(Shutdown(80))
+    peer.frames()
+    harness.put(Shutdown(8))
+    due = harness.hub.next_deadline()
+    harness.run_until(harness.now + 7)
+    seen = peer.close_seen()
+    harness.put(Shutdown(0.5))
+    harness.run_until(harness.now + 0.5)
+
+    assert due == 1007.0
+    assert seen == (4200, "the server shuts down")
+    assert peer.frames() == []
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
-    assert harness.effects(Drained) == [Drained()]  # Though the handler hangs.
-    assert harness.closes(peer) == []
-    harness.finish(peer)
-    assert harness.closes(peer) == [(1006, "")]
-    assert harness.effects(Drained) == [Drained()]
 
 
 def test_overdue_drain_does_not_wait_for_the_store() -> None:
@@ -447,7 +518,7 @@ def test_row_30_second_shutdown_shortens_the_drain_and_never_stretches_it() -> N
     now = harness.hub.next_deadline()
     harness.settle()
 
-    assert (unchanged, now) == (1008.0, 1000.0)
+    assert (unchanged, now) == (1007.0, 1000.0)
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
     assert [frame for frame in peer.frames() if isinstance(frame, str)] == []
 

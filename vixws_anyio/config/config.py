@@ -93,6 +93,8 @@ class Config:
     auth_timeout_s: float = _HUB.auth_timeout_s
     auth_deadline_s: float = 5.0
     auth_due_s: float = _HUB.auth_due_s
+    log_format: str = "text"
+    log_level: str = "info"
     sources: Mapping[str, str] = dataclasses.field(default_factory=_no_sources, compare=False, repr=False)
     """Where the value of a field came from: `config.json`, `VIXWS_PORT`, `--port`. Fields at their defaults and
     keyword arguments are not in it; `source` names those too."""

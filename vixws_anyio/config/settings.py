@@ -9,7 +9,7 @@ from .setting import Setting, is_network, is_origin, is_path, is_pattern, is_url
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
 
-SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth")
+SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth", "log")
 """The objects of a configuration file. A section may have no settings in this version."""
 
 
@@ -377,7 +377,26 @@ _AUTH: Final = (
     ),
 )
 
-SETTINGS: Final = (*_WEBSOCKET, *_OTHERS, *_AUTH)
+_LOG: Final = (
+    Setting(
+        "log",
+        "format",
+        "log_format",
+        Choice(("text", "json")),
+        "How `vixws serve` logs on stderr: a line of text, or a JSON object a line.",
+        name="log-format",
+    ),
+    Setting(
+        "log",
+        "level",
+        "log_level",
+        Choice(("debug", "info", "warning", "error")),
+        "The least level that `vixws serve` logs; `debug` has what libraries say too, but for what is stored.",
+        name="log-level",
+    ),
+)
+
+SETTINGS: Final = (*_WEBSOCKET, *_OTHERS, *_AUTH, *_LOG)
 """All settings, in the order of the documentation."""
 
 _BY_FIELD: Final = {setting.field: setting for setting in SETTINGS}

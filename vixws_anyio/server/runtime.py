@@ -30,7 +30,7 @@ from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
 from vixws_core.inputs import Input, Shutdown
 from vixws_core.log import LogExecutor, PureLog
-from vixws_core.protocols import Consumer, MessageStore
+from vixws_core.protocols import Consumer, Hurried, MessageStore
 from vixws_core.pump import Pump
 
 from ..logs import log, report
@@ -38,6 +38,7 @@ from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
 from ..transport.stream import StreamTransport
 from .admission import Admission, AdmissionLimits, open_files_max
+from .ending import DrainTimes, Ending
 from .handlers import Handlers
 from .listeners import MetricsListener, bind, host_text, port_of
 from .pages import OwnPage, pages
@@ -46,10 +47,6 @@ from .tls import shake_hands
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
 T = TypeVar("T")
-
-
-DRAIN_GRACE_S = 0.5
-"""Seconds past the drain's end that the hub may take to say so."""
 
 
 class Metrics(Consumer, Protocol):
@@ -113,6 +110,8 @@ class Runtime:
         self._asked = False
         """Whether `stop` was called, perhaps before there was anything to stop."""
         self._over = False
+        self._announced = False
+        self._last_words = Ending()
         self._drain_scope = anyio.CancelScope()
         self._base: TaskGroup | None = None
         self._handlers = Handlers(settings.handler_timeout_s, settings.cancel_handlers, settings.threads_max)
@@ -189,6 +188,15 @@ class Runtime:
 
     async def serve(self, announce: Callable[[Listening], object]) -> None:
         """Binds, opens the store, serves until `stop` or cancellation, and leaves nothing behind."""
+        try:
+            await self._open(announce)
+        except BaseException as exc:
+            if self._announced:
+                self._last_words.stopped(exc, anyio.get_cancelled_exc_class())
+            raise
+        self._last_words.stopped(None, anyio.get_cancelled_exc_class())
+
+    async def _open(self, announce: Callable[[Listening], object]) -> None:
         settings = self._settings
         sockets = bind(settings.host, settings.port)
         try:
@@ -228,7 +236,10 @@ class Runtime:
                         self._handlers.begin(handlers)
                         for sock in sockets:
                             driver.listen(sock, self._taken(sock in metrics_sockets))
-                        announce(self._listening(sockets, metrics_sockets))
+                        listening = self._listening(sockets, metrics_sockets)
+                        announce(listening)
+                        self._announced = True
+                        log.info("listening on %s", listening.ws)
                         await self._stopping.wait()
                         await self._drain(driver, handlers)
                 finally:
@@ -266,12 +277,22 @@ class Runtime:
         ends_at = anyio.current_time()
         if not self._now:
             drain_s = self._settings.hub.drain_s
-            ends_at += drain_s
-            self._pump.put(Shutdown(drain_s))
-            self._drain_scope.deadline = ends_at + DRAIN_GRACE_S
-            with self._drain_scope:
-                await self._drained.wait()
+            times = DrainTimes.of(drain_s)
+            ends_at += times.hub_s
+            self._last_words.draining(drain_s, self.hub.connections)
+            self._hurry(times.store_s, times.flush_s)
+            self._pump.put(Shutdown(times.hub_s))
+            self._drain_scope.deadline = anyio.current_time() + (times.hub_s + times.flush_s) / 2
+            try:
+                with self._drain_scope:
+                    await self._drained.wait()
+            finally:
+                self._last_words.drained(self.hub.connections)
         handlers.cancel_scope.deadline = anyio.current_time() if self._now else ends_at
+
+    def _hurry(self, wait_s: float, flush_s: float | None = None) -> None:
+        if isinstance(self._store, Hurried):
+            self._store.hurry(wait_s, flush_s)
 
     def _end(self) -> None:
         """The last word: every session's end is told, every open call answered, nothing is taken any more."""
@@ -281,20 +302,22 @@ class Runtime:
             self.app.abandon("the server stopped")
         self._over = True
 
-    def stop(self, now: bool) -> None:
+    def stop(self, now: bool, reason: str) -> None:
         """Begins the drain, or with `now` skips what is left of it. From any thread."""
         self._asked = True
+        self._last_words.asked(reason)
         if get_ident() != self._thread:
             if now:
                 self._now = True
             if self._driver is not None:
                 try:
-                    self._driver.call_soon_threadsafe(partial(self.stop, now))
+                    self._driver.call_soon_threadsafe(partial(self.stop, now, reason))
                 except RuntimeError as exc:  # The loop has ended meanwhile, and the run with it.
                     log.debug("stop came too late: %s", exc)
             return
         if now:
             self._now = True
+            self._hurry(0.0)
             self._drain_scope.cancel()
             if self._draining:
                 self._handlers.cancel()

@@ -145,14 +145,14 @@ class Server(RootRouter):
         told = say_where if ready is None else ready
         anyio.run(self._serve, told, anyio.TASK_STATUS_IGNORED, signals, backend=backend, backend_options=options)
 
-    def stop(self, now: bool = False) -> None:
+    def stop(self, now: bool = False, reason: str = "stop() was called") -> None:
         """Begins to end the run: no new connections, each client told, then closed; `now` waits for nothing.
 
-        May be called from any thread, and again. Does nothing where it does not serve.
+        `reason` is for the log. May be called from any thread, and again. Does nothing where it does not serve.
         """
         run = self._run
         if run is not None:
-            run.stop(now)
+            run.stop(now, reason)
 
     async def serve_stream(self, stream: ByteStream, peer: str = "", *, secure: bool = False) -> None:
         """Carries one connection over any anyio byte stream, from your own listener, until it ends."""

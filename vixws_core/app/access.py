@@ -15,7 +15,7 @@ from ..errors import LocalError
 from ..names import ACTIONS, check_name, user_room
 from .router import Handler, Router
 
-__all__ = ["AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials"]
+__all__ = ["BEARER", "AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -122,6 +122,10 @@ class AuthRequest(msgspec.Struct, frozen=True):
     def query(self) -> dict[str, list[str]]:
         """What stands behind the `?`, decoded."""
         return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
+
+    def __repr__(self) -> str:
+        """Without its token, cookies and query, which would end in a log."""
+        return f"<AuthRequest {self.path!r:.80} of {self.peer!r:.60}>"
 
     def header(self, name: str) -> str:
         """The first header of that name; "" where there is none."""

@@ -21,6 +21,7 @@ from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
 from ..names import check_name
+from .access import AuthRequest
 from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
 from .session import Session, SessionState, state_of
@@ -48,8 +49,8 @@ _REASON_MAX: Final = 123
 """Bytes of a close reason (RFC 6455 §5.5)."""
 
 
-Report: TypeAlias = Callable[[Session | None, Exception, str], object]
-"""Hears of a handler's exception: whose message it was, the exception, and the handler's name."""
+Report: TypeAlias = Callable[[Session | AuthRequest | None, Exception, str], object]
+"""Hears of a handler's exception: whose message or request it was, the exception, and the handler's name."""
 
 
 class Runner:
