@@ -250,7 +250,7 @@ _WEBSOCKET: Final = (
         "maxHandshaking",
         "connections_opening_max",
         Whole(1, 1_000_000),
-        "Most connections that have not sent a complete request yet.",
+        "Most connections that are not open yet; over it the oldest of the address that has most gives way.",
     ),
     Setting(
         "websocket",

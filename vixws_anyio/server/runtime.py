@@ -19,7 +19,6 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 from anyio.abc import ByteStream, TaskGroup
-from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
 from vixws_core.app.access import RootRouter
@@ -39,11 +38,11 @@ from vixws_core.pump import Pump
 from ..logs import log, report
 from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
-from ..transport.stream import StreamTransport
+from .acceptor import Acceptor
 from .admission import Admission, AdmissionLimits, open_files_max
-from .listeners import MetricsListener, bind, host_text, port_of
+from .listeners import bind, host_text, port_of
 from .pages import OwnPage, pages
-from .tls import shake_hands
+from .turned_away import TurnedAway
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
@@ -121,13 +120,14 @@ class Runtime:
         """Whether `stop` was called, perhaps before there was anything to stop."""
         self._over = False
         self._drain_scope = anyio.CancelScope()
-        self._base: TaskGroup | None = None
+        self._acceptor: Acceptor | None = None
         self._handlers: TaskGroup | None = None
         limits = settings.admission
         limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
         self._scopes: dict[int, anyio.CancelScope] = {}
         """The handlers that wait, by their session, where the end of one ends the other."""
-        self._admission = Admission(limits, time.monotonic)
+        self._turned_away = TurnedAway(metrics, time.monotonic)
+        self._admission = Admission(limits, time.monotonic, self._turned_away)
         self._driver: Driver | None = None
         policy = root.policy(settings.access)
         self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32), policy=policy)
@@ -294,12 +294,14 @@ class Runtime:
             self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
             driver.attach(self._pump)
             async with anyio.create_task_group() as base:
-                self._base = base
+                tls, timeout_s = settings.tls, settings.hub.handshake_timeout_s
+                self._acceptor = acceptor = Acceptor(driver, base, tls, timeout_s)
                 try:
                     async with anyio.create_task_group() as handlers:
                         self._handlers = handlers
                         for sock in sockets:
-                            driver.listen(sock, self._taken(sock in metrics_sockets))
+                            is_metrics = sock in metrics_sockets
+                            driver.listen(sock, self._scrapes(acceptor) if is_metrics else acceptor.connections())
                         announce(self._listening(sockets, metrics_sockets))
                         await self._stopping.wait()
                         await self._drain(driver, handlers)
@@ -310,6 +312,9 @@ class Runtime:
                         link.abort("the server stopped")
                     driver.tick()
                     base.cancel_scope.cancel()
+
+    def _scrapes(self, acceptor: Acceptor) -> Callable[[socket.socket, str], object]:
+        return acceptor.scrapes(self._metrics.render)  # type: ignore[union-attr] # checked where bound
 
     def _consumers(self, driver: Driver) -> list[Consumer]:
         if self._store is None:
@@ -352,6 +357,7 @@ class Runtime:
             self._over = True
             self.app.abandon("the server stopped")
         self._over = True
+        self._turned_away.tell_rest()
 
     def stop(self, now: bool) -> None:
         """Begins the drain, or with `now` skips what is left of it. From any thread."""
@@ -372,61 +378,12 @@ class Runtime:
                 self._handlers.cancel_scope.cancel()
         self._stopping.set()
 
-    # ---- what was accepted ----------------------------------------------------------------------
-
-    def _taken(self, for_metrics: bool) -> Callable[[socket.socket, str], object]:
-        driver = self._driver
-        assert driver is not None
-        if for_metrics:
-            listener = MetricsListener(self._metrics.render)  # type: ignore[union-attr] # checked where bound
-            return partial(self._take_scrape, listener)
-        return driver.serve_socket if self._settings.tls is None else self._take_tls
-
-    def _take_scrape(self, listener: MetricsListener, sock: socket.socket, peer: str) -> None:
-        listener.admit(sock)
-        self._start(listener.serve, sock)
-
-    def _take_tls(self, sock: socket.socket, peer: str) -> None:
-        driver = self._driver
-        assert driver is not None
-        conn = driver.admit(host_of(peer))
-        if conn is None:
-            sock.close()  # It waits for a handshake; there is nothing it would understand.
-        else:
-            self._start(self._serve_tls, sock, conn, peer)
-
-    def _start(self, function: Callable[..., Any], *args: Any) -> None:
-        assert self._base is not None
-        self._base.start_soon(function, *args)
-
-    async def _serve_tls(self, sock: socket.socket, conn: int, peer: str) -> None:
-        driver, context = self._driver, self._settings.tls
-        assert driver is not None
-        assert context is not None
-        secured: TLSStream | None = None
-        try:
-            secured = await shake_hands(sock, peer, context, self._settings.hub.handshake_timeout_s)
-        finally:
-            if secured is None:
-                self._admission.release(conn)
-        if secured is not None:
-            await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
-
     async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
         """Carries one connection over any byte stream, until it ends; closed at once where a limit is reached."""
-        driver = self._driver
-        if driver is None or self._draining or self._over:
+        acceptor = self._acceptor
+        if acceptor is None or self._draining or self._over:
             raise LocalError("the server takes no connections now")
-        conn = driver.admit(host_of(peer))
-        if conn is None:
-            await anyio.aclose_forcefully(stream)
-        else:
-            await self._carry(driver, StreamTransport(driver, stream, conn, peer), secure)
-
-    @staticmethod
-    async def _carry(driver: Driver, link: StreamTransport, secure: bool) -> None:
-        driver.add(link, secure)
-        await link.run()
+        await acceptor.serve_stream(stream, peer, secure)
 
 
 def _wall() -> str:

@@ -53,6 +53,8 @@ class Driver(ABC):
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
         self._gate = gate
+        self._unlinked: dict[int, Callable[[], object]] = {}
+        """For admitted connections without a transport yet, how to end them."""
         self._dirty: list[Transport] = []
         self._gone: list[Disconnected] = []
         self._conns = count(1)
@@ -216,13 +218,36 @@ class Driver(ABC):
 
     # ---- transports -----------------------------------------------------------------------------
 
-    def admit(self, host: str) -> int | None:
-        """Takes a new connection in, by the number it will have; None where a limit speaks against it."""
+    def admit(self, host: str, end: Callable[[], object] | None = None) -> int | None:
+        """Takes a new connection in, by the number it will have; None where a limit speaks against it.
+
+        `end` ends it where it has to give way before `add`, and `forgo` follows.
+        """
         conn = next(self._conns)
-        return conn if self._gate.admit(conn, host) else None
+        if not self._gate.admit(conn, host):
+            return None
+        late = self._gate.gave_way()
+        if late is not None:
+            self._drop(late)
+        if end is not None:
+            self._unlinked[conn] = end
+        return conn
+
+    def _drop(self, conn: int) -> None:
+        link, end = self.links.get(conn), self._unlinked.get(conn)
+        if link is not None:
+            link.abort("it gave way to another address")
+        elif end is not None:
+            end()
+
+    def forgo(self, conn: int) -> None:
+        """An admitted connection comes to nothing: it will have no transport."""
+        self._unlinked.pop(conn, None)
+        self._gate.release(conn)
 
     def add(self, link: Transport, secure: bool) -> None:
         """Registers the transport of an admitted connection, and tells the hub."""
+        self._unlinked.pop(link.conn, None)
         self.links[link.conn] = link
         self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer))))
 
