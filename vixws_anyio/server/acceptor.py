@@ -22,7 +22,7 @@ __all__ = ["Acceptor"]
 class Acceptor:
     """Takes accepted sockets over, each in a task of `tasks` where it needs one.
 
-    `tls` secures connections, within `handshake_timeout_s` each; None: they are plain.
+    `tls` secures connections; None: they are plain. TLS and request together have `handshake_timeout_s`.
     """
 
     def __init__(
@@ -51,14 +51,16 @@ class Acceptor:
         if conn is None:
             sock.close()  # It waits for a handshake; there is nothing it would understand.
         else:
-            self._tasks.start_soon(self._serve_tls, sock, conn, peer, scope)
+            self._tasks.start_soon(self._serve_tls, sock, conn, peer, scope, anyio.current_time())
 
-    async def _serve_tls(self, sock: socket.socket, conn: int, peer: str, scope: anyio.CancelScope) -> None:
+    async def _serve_tls(
+        self, sock: socket.socket, conn: int, peer: str, scope: anyio.CancelScope, began: float
+    ) -> None:
         assert self._tls is not None
         secured: TLSStream | None = None
         try:
             with scope:
-                secured = await shake_hands(sock, peer, self._tls, self._handshake_timeout_s)
+                secured = await shake_hands(sock, peer, self._tls, began + self._handshake_timeout_s)
             if secured is not None and scope.cancel_called:  # It had to give way while it finished.
                 await anyio.aclose_forcefully(secured)
                 secured = None
@@ -66,7 +68,8 @@ class Acceptor:
             if secured is None:
                 self._driver.forgo(conn)
         if secured is not None:
-            await self._carry(StreamTransport(self._driver, secured, conn, peer), True)
+            waited_s = anyio.current_time() - began
+            await self._carry(StreamTransport(self._driver, secured, conn, peer), True, waited_s)
 
     async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
         """Carries one connection over any byte stream, until it ends; closed at once where a limit is reached."""
@@ -76,6 +79,6 @@ class Acceptor:
         else:
             await self._carry(StreamTransport(self._driver, stream, conn, peer), secure)
 
-    async def _carry(self, link: StreamTransport, secure: bool) -> None:
-        self._driver.add(link, secure)
+    async def _carry(self, link: StreamTransport, secure: bool, waited_s: float = 0.0) -> None:
+        self._driver.add(link, secure, waited_s)
         await link.run()

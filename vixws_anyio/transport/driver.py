@@ -245,11 +245,11 @@ class Driver(ABC):
         self._unlinked.pop(conn, None)
         self._gate.release(conn)
 
-    def add(self, link: Transport, secure: bool) -> None:
-        """Registers the transport of an admitted connection, and tells the hub."""
+    def add(self, link: Transport, secure: bool, waited_s: float = 0.0) -> None:
+        """Registers the transport of an admitted connection, and tells the hub; `waited_s` as in `Connected`."""
         self._unlinked.pop(link.conn, None)
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer))))
+        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer)), waited_s))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""
