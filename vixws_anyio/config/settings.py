@@ -9,7 +9,7 @@ from typing import Final
 
 from vixws_core.app.origins import ANY_ORIGIN, parse_origin
 
-from .kinds import Address, Choice, Kind, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+from .kinds import Address, Choice, Hosts, Kind, Number, Optional, Switch, Text, Value, Whole, Words
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
 
@@ -77,7 +77,6 @@ def _is_pattern(text: str) -> bool:
 
 
 _DAY: Final = 86_400.0
-_HOST: Final = Text("a host name or an IP address", "name or IP address", is_host)
 _FILE: Final = Optional(Text("the path of a file", "path", _is_path))
 _URL: Final = Text(
     "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", _is_url
@@ -90,7 +89,11 @@ def _at_once(seconds_max: float = 3_600.0, low: float = 0.01) -> Number:
 
 _WEBSOCKET: Final = (
     Setting(
-        "websocket", "host", "host", _HOST, "Where the server listens; `0.0.0.0` or `::` means on every interface."
+        "websocket",
+        "host",
+        "host",
+        Hosts(),
+        "Where the server listens; `::` is every interface, IPv4 too where no IPv4 host is named, `0.0.0.0` IPv4 only.",
     ),
     Setting("websocket", "port", "port", Whole(0, 65_535), "The port; 0 takes a free one, which the ready line tells."),
     Setting(

@@ -53,6 +53,10 @@ class HandlerCancelled(Exception):
     """A handler ended by a cancellation that was not the server's: a failure like any other."""
 
 
+LISTEN_SETTING = "websocket.host and websocket.port: --host, --port"
+METRICS_SETTING = "metrics.listen: --metrics"
+"""What to change where a port is taken."""
+
 DRAIN_GRACE_S = 0.5
 """Seconds past the drain's end that the hub may take to say so."""
 
@@ -87,13 +91,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a server can be reached, once it really listens. `metrics` is a URL, or None where it is off."""
+    """Where a server can be reached, once it really listens. `metrics` is a URL, or None where it is off.
+
+    `host`, `ws` and `http` are those of the first host; `all_ws` has the URLs of all.
+    """
 
     host: str
     port: int
     ws: str
     http: str
     metrics: str | None
+    all_ws: tuple[str, ...] = ()
 
 
 class Runtime:
@@ -262,11 +270,11 @@ class Runtime:
     async def serve(self, announce: Callable[[Listening], object]) -> None:
         """Binds, opens the store, serves until `stop` or cancellation, and leaves nothing behind."""
         settings = self._settings
-        sockets = bind(settings.host, settings.port)
+        sockets = bind(settings.host, settings.port, LISTEN_SETTING)
         try:
             metrics_sockets: list[socket.socket] = []
             if settings.metrics_address is not None and hasattr(self._metrics, "render"):
-                metrics_sockets = bind(*settings.metrics_address)
+                metrics_sockets = bind(*settings.metrics_address, METRICS_SETTING)
                 sockets += metrics_sockets
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
@@ -329,13 +337,15 @@ class Runtime:
     def _listening(self, sockets: list[socket.socket], metrics_sockets: list[socket.socket]) -> Listening:
         settings = self._settings
         port = port_of(sockets[0])
-        place = f"{host_text(settings.host)}:{port}"
+        hosts = settings.host.split(",")
+        places = [f"{host_text(host)}:{port}" for host in hosts]
         secure = "s" if settings.tls is not None else ""
         metrics = None
         if metrics_sockets and settings.metrics_address is not None:
             host = host_text(settings.metrics_address[0])
             metrics = f"http://{host}:{port_of(metrics_sockets[0])}/metrics"
-        return Listening(settings.host, port, f"ws{secure}://{place}/", f"http{secure}://{place}/", metrics)
+        all_ws = tuple(f"ws{secure}://{place}/" for place in places)
+        return Listening(hosts[0], port, all_ws[0], f"http{secure}://{places[0]}/", metrics, all_ws)
 
     async def _drain(self, driver: Driver, handlers: TaskGroup) -> None:
         self._draining = True

@@ -345,7 +345,8 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 def say_where(listening: Listening) -> None:
     """Tells a person at a terminal where the server listens."""
-    print(f"vixws: listening on {listening.ws} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
+    places = ", ".join(listening.all_ws)
+    print(f"vixws: listening on {places} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
 
 
 def hub_values(hub: HubConfig) -> dict[str, Any]:

@@ -369,10 +369,15 @@ class Driver(ABC):
 
 
 def address_text(address: Any) -> str:
-    """`host:port` of a socket address, for logs; "unix" for a Unix socket."""
+    """`host:port` of a socket address, for logs; "unix" for a Unix socket.
+
+    An IPv4 address that came over an IPv6 listener (`::ffff:192.0.2.1`, RFC 4291 §2.5.5.2) stands as itself.
+    """
     if isinstance(address, tuple) and len(address) >= 2:  # pyright: ignore[reportUnknownArgumentType] — addresses are untyped
-        host, port = address[0], address[1]  # pyright: ignore[reportUnknownVariableType] — as above
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
+        host, port = str(address[0]), address[1]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] — as above
+        if host.startswith("::ffff:") and "." in host:
+            host = host.removeprefix("::ffff:")
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
     return "unix"
 
 
