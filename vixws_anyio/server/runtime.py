@@ -54,7 +54,7 @@ class HandlerCancelled(Exception):
 
 
 LISTEN_SETTING = "websocket.host and websocket.port: --host, --port"
-METRICS_SETTING = "metrics.listen: --metrics"
+METRICS_SETTING = "metrics.listen: --metrics HOST:PORT puts it elsewhere, --metrics off leaves it out"
 """What to change where a port is taken."""
 
 DRAIN_GRACE_S = 0.5
