@@ -79,7 +79,9 @@ def _is_pattern(text: str) -> bool:
 _DAY: Final = 86_400.0
 _FILE: Final = Optional(Text("the path of a file", "path", _is_path))
 _URL: Final = Text(
-    "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", _is_url
+    "a store URL such as sqlite:///chat_messages.db or memory://",
+    "`sqlite:///FILE`, `memory://`, `memory://?max_bytes=N`",
+    _is_url,
 )
 
 

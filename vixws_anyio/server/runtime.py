@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from threading import get_ident
 from typing import Any, Protocol, TypeVar
@@ -31,7 +30,6 @@ from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
 from vixws_core.inputs import Input, Shutdown
-from vixws_core.log import LogExecutor, PureLog
 from vixws_core.protocols import Consumer, MessageStore
 from vixws_core.pump import Pump
 
@@ -41,6 +39,7 @@ from ..transport.loops import driver_for
 from .acceptor import Acceptor
 from .admission import Admission, AdmissionLimits, open_files_max
 from .listeners import bind, host_text, port_of
+from .memory import memory_log
 from .pages import OwnPage, pages
 from .turned_away import TurnedAway
 
@@ -326,8 +325,7 @@ class Runtime:
 
     def _consumers(self, driver: Driver) -> list[Consumer]:
         if self._store is None:
-            log_of_rooms = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1)
-            consumers: list[Consumer] = [driver, LogExecutor(log_of_rooms, self.post, _wall)]
+            consumers: list[Consumer] = [driver, memory_log(self.post)]
         else:
             consumers = [driver, self._store.consumer]
         if self._metrics is not None:
@@ -394,7 +392,3 @@ class Runtime:
         if acceptor is None or self._draining or self._over:
             raise LocalError("the server takes no connections now")
         await acceptor.serve_stream(stream, peer, secure)
-
-
-def _wall() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
