@@ -20,7 +20,8 @@ GROUND: Final = {
     "names": "errors",
     "inputs": "codes message",
     "effects": "message",
-    "log": "codes effects errors inputs message",
+    "sizes": "bucket message",
+    "log": "codes effects errors inputs message sizes",
     "protocols": "effects inputs log message",
     "pump": "",
 }

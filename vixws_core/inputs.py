@@ -213,13 +213,15 @@ class Shutdown(msgspec.Struct, frozen=True, gc=False):
 class Connected(msgspec.Struct, frozen=True, gc=False):
     """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs.
 
-    `limited`: whether the rate of messages holds for it.
+    `limited`: whether the rate of messages holds for it. `waited_s`: how much of the time for its handshake is gone
+    already, for TLS.
     """
 
     conn: int
     peer: str = ""
     secure: bool = False
     limited: bool = True
+    waited_s: float = 0.0
 
 
 class BytesReceived(msgspec.Struct, frozen=True, gc=False):

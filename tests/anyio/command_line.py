@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "vixws_anyio"]
 LOOPS = {"asyncio": (), "uvloop": ("--uvloop",), "trio": ("--backend", "trio")}
 READY = re.compile(
     r"vixws ready ws=(?P<ws>wss?://127\.0\.0\.1:(?P<port>\d+)/) http=(?P<http>https?://127\.0\.0\.1:\d+/) "
-    r"metrics=(?P<metrics>\S+) store=(?P<store>\S+) pid=(?P<pid>\d+)\n"
+    r"metrics=(?P<metrics>\S+) store=(?P<store>\S+) pid=(?P<pid>\d+)(?: all=(?P<all>\S+))?\n"
 )
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ [\w.]+: .*")
 PATIENCE_S = 30.0
@@ -79,6 +79,16 @@ def serving(
         process.stdout.close()
         if log is not None:
             log.close()
+
+
+def last_words(folder: Path, *flags: str) -> str:
+    """What `vixws serve` says at the end that cannot start, whatever it logged before; status 2."""
+    done = subprocess.run(
+        [*COMMAND, "serve", *flags], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr.splitlines()[-1]
 
 
 def refused(folder: Path, *flags: str) -> str:

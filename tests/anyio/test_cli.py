@@ -25,7 +25,7 @@ from vixws_anyio.cli.config import as_markdown
 from vixws_anyio.cli.terminal import colour, one_line
 from vixws_anyio.config.settings import SETTINGS
 
-from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, refused, serving
+from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, last_words, refused, serving
 from .rig import connect_in_loop
 
 
@@ -251,6 +251,17 @@ def test_a_port_of_the_metrics_in_use_is_told(tmp_path: Path) -> None:
         line = refused(tmp_path, "--port", "0", "--metrics", f"127.0.0.1:{port}")
 
     assert line.startswith(f"cannot listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_port_of_the_metrics_in_use_names_the_setting_to_change(tmp_path: Path, loop: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ("--port", "0", "--store", "memory://", "--metrics", f"127.0.0.1:{port}")
+        line = last_words(tmp_path, *flags, *LOOPS[loop])
+
+    assert line.startswith(f"vixws serve: cannot listen on 127.0.0.1:{port}: ")
+    assert line.endswith("(metrics.listen: --metrics HOST:PORT puts it elsewhere, --metrics off leaves it out)")
 
 
 @pytest.mark.parametrize("loop", LOOPS)

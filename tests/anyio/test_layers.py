@@ -27,16 +27,20 @@ LAYERS = {
     "config/layers": "config/settings",
     "config/config": "config/layers",
     "config": "config/config",
-    "server/admission": "",
+    "server/opening": "",
+    "server/admission": "server/opening",
+    "server/memory": "logs",
     "server/handlers": "",
     "server/ending": "logs",
     "server/pages": "",
     "server/listeners": "logs",
     "server/signals": "logs",
     "server/tls": "config/config logs",
+    "server/turned_away": "logs",
+    "server/acceptor": "server/listeners server/tls transport/driver transport/stream",
     "server/runtime": (
-        "server/admission server/ending server/handlers server/listeners server/pages server/tls transport/loops"
-        " transport/stream"
+        "server/acceptor server/admission server/ending server/handlers server/memory server/pages server/turned_away"
+        " transport/loops"
     ),
     "server/server": "server/runtime server/signals",
     "server": "server/server",

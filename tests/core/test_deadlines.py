@@ -21,6 +21,7 @@ from vixws_core.inputs import (
     Accept,
     BytesFlushed,
     Close,
+    Connected,
     Disconnected,
     ListHistory,
     Publish,
@@ -74,6 +75,18 @@ def test_row_8_handshake_has_ten_seconds_in_all_however_busy_it_is() -> None:
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn)]
     assert kinds(harness) == ["handshake_timeout"]
     assert harness.now == 1010.0
+
+
+@pytest.mark.parametrize(("waited_s", "due"), [(0.0, 1010.0), (8.5, 1001.5), (9.99, 1000.01)])
+def test_what_tls_took_of_the_time_for_the_handshake_is_gone(waited_s: float, due: float) -> None:
+    harness = Harness()
+    harness.peers[1] = Peer(harness, 1)
+    harness.put(Connected(1, secure=True, waited_s=waited_s))
+    harness.run_until(due - 0.001)
+    before = kinds(harness)
+    harness.run_until(due)
+
+    assert (before, kinds(harness)) == ([], ["handshake_timeout"])
 
 
 def test_request_that_the_application_does_not_answer_is_503() -> None:

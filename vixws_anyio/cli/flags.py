@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 from ..config.config import Config, ConfigError, show, suggest
 from ..config.config import default as default_of
-from ..config.kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
+from ..config.kinds import Address, Choice, Hosts, Number, Optional, Switch, Text, Whole, Words
 from ..config.settings import SECTIONS, SETTINGS, Setting, find
 from .terminal import CommandFailed
 
@@ -97,12 +97,14 @@ def _metavar(setting: Setting) -> str:
             return "BYTES"
         case Address():
             return "HOST:PORT|off"
+        case Hosts():
+            return "HOST,..."
         case Words():
             return "PATTERN,..."
         case Optional():
             return "FILE"
         case Text():
-            return "URL" if setting.section == "store" else "HOST"
+            return "URL"
         case _:
             return "N"
 

@@ -152,7 +152,8 @@ def _announce(listening: Listening, store: str) -> None:
     """The line that others wait for. Nobody may be reading it."""
     line = f"vixws ready ws={listening.ws} http={listening.http} metrics={listening.metrics or 'off'}"
     try:
-        print(f"{line} store={quote(store, safe=':/?&=%@+~,;!$()*[]')} pid={os.getpid()}", flush=True)
+        line += f" store={quote(store, safe=':/?&=%@+~,;!$()*[]')} pid={os.getpid()}"
+        print(line if len(listening.all_ws) < 2 else f"{line} all={','.join(listening.all_ws)}", flush=True)
     except (OSError, ValueError) as exc:
         log.warning("nobody reads our stdout: %s", exc)
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end

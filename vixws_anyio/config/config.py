@@ -186,6 +186,11 @@ class Config:
         """Host and port of `metrics_listen`; `None` where it is off."""
         return None if self.metrics_listen == "off" else split_address(self.metrics_listen)
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of `host`, one at least."""
+        return tuple(self.host.split(","))
+
     def _check_together(self) -> None:
         """What one setting asks of another."""
         if self.uvloop and self.backend != "asyncio":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .kinds import Address, Choice, Number, Optional, Switch, Text, Value, Whole, Words, is_host
+from .kinds import Address, Choice, Hosts, Number, Optional, Switch, Text, Value, Whole, Words
 from .setting import Setting, is_network, is_origin, is_path, is_pattern, is_url
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
@@ -14,10 +14,11 @@ SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth", "log")
 
 
 _DAY: Final = 86_400.0
-_HOST: Final = Text("a host name or an IP address", "name or IP address", is_host)
 _FILE: Final = Optional(Text("the path of a file", "path", is_path))
 _URL: Final = Text(
-    "a store URL such as sqlite:///chat_messages.db or memory://", "`sqlite:///FILE`, `memory://`", is_url
+    "a store URL such as sqlite:///chat_messages.db or memory://",
+    "`sqlite:///FILE`, `memory://`, `memory://?max_bytes=N`",
+    is_url,
 )
 
 
@@ -27,7 +28,11 @@ def _at_once(seconds_max: float = 3_600.0, low: float = 0.01) -> Number:
 
 _WEBSOCKET: Final = (
     Setting(
-        "websocket", "host", "host", _HOST, "Where the server listens; `0.0.0.0` or `::` means on every interface."
+        "websocket",
+        "host",
+        "host",
+        Hosts(),
+        "Where the server listens; `::` is every interface, IPv4 too where no IPv4 host is named, `0.0.0.0` IPv4 only.",
     ),
     Setting("websocket", "port", "port", Whole(0, 65_535), "The port; 0 takes a free one, which the ready line tells."),
     Setting(
@@ -231,7 +236,7 @@ _WEBSOCKET: Final = (
         "maxHandshaking",
         "connections_opening_max",
         Whole(1, 1_000_000),
-        "Most connections that have not sent a complete request yet.",
+        "Most connections that are not open yet; over it the oldest of the address that has most gives way.",
     ),
     Setting(
         "websocket",

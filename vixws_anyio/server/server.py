@@ -45,8 +45,8 @@ class Server(RootRouter):
     `authenticate` and `authorize` hold for all routes; without them everybody may do everything, so it starts on
     loopback only, unless the configuration's `access` says that this is meant.
 
-    `store` keeps the rooms' logs; without one they live in memory and end with the run. `metrics` sees every
-    step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
+    `store` keeps the rooms' logs; without one they live in memory, up to 64 MiB, and end with the run. `metrics`
+    sees every step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
     the configuration's. `config store metrics tls` may be set anew between runs; it serves once at a time.
     """
 
@@ -345,7 +345,8 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 def say_where(listening: Listening) -> None:
     """Tells a person at a terminal where the server listens."""
-    print(f"vixws: listening on {listening.ws} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
+    places = ", ".join(listening.all_ws)
+    print(f"vixws: listening on {places} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
 
 
 def hub_values(hub: HubConfig) -> dict[str, Any]:

@@ -50,12 +50,12 @@ class Arrivals:
         """A transport was accepted: its request is awaited, or it is ended where the hub drains."""
         step, config = self._step, self._step.config
         handshake = Handshake(HeadReader(config.head_bytes_max, config.headers_max), input.limited)
-        connection = Connection(input.conn, input.peer, step.now, handshake)
+        connection = Connection(input.conn, input.peer, step.now - input.waited_s, handshake)
         self._lifecycle.begin(connection)
         if self._lifecycle.draining:
             self._lifecycle.end_transport(connection, abort=True)
         else:
-            self._timers.arm(connection, step.now + config.handshake_timeout_s)
+            self._timers.arm(connection, connection.since + config.handshake_timeout_s)
 
     def received(self, input: BytesReceived) -> None:
         """Bytes came: they are read as what the connection waits for."""
