@@ -207,6 +207,21 @@ _WEBSOCKET: Final = (
     ),
     Setting(
         "websocket",
+        "deflate",
+        "deflate",
+        Switch(),
+        "Whether messages are compressed (permessage-deflate, RFC 7692) for clients that offer it.",
+    ),
+    Setting(
+        "websocket",
+        "inflateRate",
+        "inflated_bytes_per_s",
+        Whole(65_536, 1 << 40, "bytes per second"),
+        "Bytes that a connection's compressed messages may make, sustained and at once, where a compressed byte counts "
+        "as 16 if that is more; over it it is not read until they are due.",
+    ),
+    Setting(
+        "websocket",
         "sendBuffer",
         "send_buffer_bytes",
         Whole(0, 1 << 28, "bytes"),
