@@ -462,7 +462,7 @@ def test_compressed_bytes_that_make_nothing_count_too() -> None:
 
 
 def test_of_two_rates_the_later_time_holds() -> None:
-    config = HubConfig(deflate=True, inflated_bytes_per_s=1 << 20, messages_per_s=1.0, messages_burst=1)
+    config = HubConfig(deflate=True, inflated_bytes_per_s=200_000, messages_per_s=1.0, messages_burst=1)
     harness = Harness(config, typed=False)
     peer = deflating(harness)  # Its $hello is the one of its burst.
     began = harness.now
