@@ -28,7 +28,7 @@ zlib object, two bytes are enough for one, and senders that write any write one 
 
 _PACKED_WEIGHT: Final = 16
 """Bytes made that one compressed byte costs at worst: 64 KiB of blocks with a Huffman table each and nothing in them
-take as long as 1 MiB of text (measured, zlib 1.2.13: 13 ns for a byte of text made, 0.2 µs for one of such blocks)."""
+take as long as 0.9 MiB of text (measured, zlib 1.2.13: 6.6 ms; a byte of text takes 7 ns)."""
 
 _WINDOW_BITS: Final = -15
 """Whatever window the client keeps, this one holds it; the sign: no head of zlib's own."""
