@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vixws_core import HubConfig
 from vixws_core.effects import Broadcast, Requested
 from vixws_core.inputs import Accept, Join, Publish, Respond, Send, SendToAll
+from vixws_core.wire import deflate
 from vixws_core.wire.codec import PLAIN
 from vixws_core.wire.deflate import DEFLATED_MIN, TAIL, Deflate, agree
 from vixws_core.wire.frames import BINARY, PING, TEXT, FrameReader, PongReceived, Received, encode_frame
@@ -244,19 +245,26 @@ def deflating(harness: Harness, *rooms: str, offer: str = PMD) -> Peer:
     return peer
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """How zlib is asked to compress from now on."""
+    made: list[Any] = []
+    compress = zlib.compressobj
+
+    def compressobj(*args: Any) -> Any:
+        made.append(args)
+        return compress(*args)
+
+    monkeypatch.setattr(zlib, "compressobj", compressobj)
+    return made
+
+
 def test_a_mixed_room_shares_one_object_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = Harness(ON)
     plain = [harness.client("africa") for _ in range(2)]
     wide = [deflating(harness, "africa") for _ in range(3)]
     small = [deflating(harness, "africa", offer=f"{PMD}; server_max_window_bits={bits}") for bits in (9, 10, 11)]
-    made: list[Any] = []
-    compress = zlib.compressobj
-
-    def counted(*args: Any) -> Any:
-        made.append(args)
-        return compress(*args)
-
-    monkeypatch.setattr(zlib, "compressobj", counted)
+    deflate._remembered.cache_clear()
+    made = counted(monkeypatch)
     harness.put(Publish("africa", "chat", b'{"text":"' + b"ha" * 500 + b'"}'))
     groups = harness.effects(Broadcast)[-3:]
 
@@ -319,6 +327,31 @@ def test_a_slow_reader_is_parked_by_what_is_really_unsent_and_reads_on() -> None
 
     assert [message["payload"]["text"] for message in peer.messages() if message["type"] == "chat"] == texts
     assert harness.hub.unsent_bytes == 0
+
+
+def test_who_reads_on_gets_what_was_compressed_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(ON)
+    live = deflating(harness, "africa")
+    for number in range(20):
+        harness.put(Publish("africa", "chat", b'{"text":"%d %s"}' % (number, b"ha" * 200)))
+    late = deflating(harness)
+    made = counted(monkeypatch)
+    harness.put(Join(late.conn, "africa", last=20))
+
+    assert len(made) == 1  # Its `$joined`.
+    found = [[message for message in peer.messages() if message["type"] == "chat"] for peer in (live, late)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 20
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    codec = Deflate(15)
+    for number in range(deflate._KEPT + 100):
+        codec.share(encode_frame(TEXT, b"%d" % number * 50))
+    before = deflate._remembered.cache_info().currsize
+    codec.share(encode_frame(TEXT, b"x" * (deflate._KEPT_BYTES + 1)) + encode_frame(TEXT, b"x" * (DEFLATED_MIN - 1)))
+
+    assert deflate._remembered.cache_info().currsize == before == deflate._KEPT
 
 
 def test_control_frames_are_never_compressed() -> None:

@@ -7,6 +7,7 @@ between two messages, and the bytes of one message are the same for all members 
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 from typing import Final
 
 from .codec import PLAIN, Codec
@@ -33,6 +34,25 @@ makes none of them shorter (measured, zlib 1.2.13)."""
 _RSV1: Final = 0x40
 """Says that a message is compressed (RFC 7692 §6)."""
 
+_KEPT_BYTES: Final = 2_048
+"""Shared messages up to this size are remembered compressed: they cost most for their size, and are shared again."""
+_KEPT: Final = 4_096
+"""So many of them, of all hubs: 16 MiB at most, 2 MiB for messages of 300 bytes."""
+
+
+def _compressed(window_bits: int, opcode: int, data: bytes) -> bytes | None:
+    """One compressed frame (RFC 7692 §7.2.1); None where a plain one is as short."""
+    if len(data) < DEFLATED_MIN:
+        return None
+    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -window_bits, _MEMORY)  # The sign: no head of zlib's own.
+    packed = (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[: -len(TAIL)]
+    return encode_frame(_RSV1 | opcode, packed) if len(packed) < len(data) else None
+
+
+_remembered = lru_cache(_KEPT)(_compressed)
+"""The same, without doing it again: a message of a room is shared with the live members, then with each one that reads
+on, and after a restart or a cut many do (measured: 300 messages of 340 bytes take 3.7 ms without it)."""
+
 
 class Deflate:
     """Frames with compressed payloads (RFC 7692 §7.2.1), where that makes them shorter; else plain ones.
@@ -43,15 +63,15 @@ class Deflate:
     __slots__ = ("_window_bits",)
 
     def __init__(self, window_bits: int) -> None:
-        self._window_bits = -window_bits  # zlib's sign for a stream without a head of its own.
+        self._window_bits = window_bits
 
     def text(self, data: bytes, /) -> bytes:
         """One text message, UTF-8."""
-        return self._frame(TEXT, data) or PLAIN.text(data)
+        return _compressed(self._window_bits, TEXT, data) or PLAIN.text(data)
 
     def binary(self, data: bytes, /) -> bytes:
         """One binary message."""
-        return self._frame(BINARY, data) or PLAIN.binary(data)
+        return _compressed(self._window_bits, BINARY, data) or PLAIN.binary(data)
 
     def share(self, frame: bytes, /) -> bytes:
         """Plain frames of a server, one or several joined; each is compressed by itself, or stays as it is."""
@@ -65,20 +85,13 @@ class Deflate:
             elif length == 127:
                 length, body = int.from_bytes(frame[at + 2 : at + 10], "big"), at + 10
             end = body + length
-            packed = self._frame(frame[at] & 0x0F, frame[body:end])
+            compressed = _remembered if DEFLATED_MIN <= length <= _KEPT_BYTES else _compressed
+            packed = compressed(self._window_bits, frame[at] & 0x0F, frame[body:end])
             if packed is not None:
                 out += (frame[kept:at], packed)
                 kept = end
             at = end
         return b"".join((*out, frame[kept:])) if out else frame
-
-    def _frame(self, opcode: int, data: bytes) -> bytes | None:
-        """One compressed frame; None where a plain one is as short."""
-        if len(data) < DEFLATED_MIN:
-            return None
-        deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, self._window_bits, _MEMORY)
-        packed = (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[: -len(TAIL)]
-        return encode_frame(_RSV1 | opcode, packed) if len(packed) < len(data) else None
 
 
 _KINDS: Final = {bits: Deflate(bits) for bits in (9, 12, 15)}
