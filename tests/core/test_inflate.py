@@ -565,3 +565,28 @@ def test_many_connections_hold_nothing_of_zlib_between_messages(monkeypatch: pyt
         assert len(alive) == 0
     finally:
         gc.enable()
+
+
+def test_what_an_unfinished_message_holds_counts_as_received() -> None:
+    harness = Harness(HubConfig(deflate=True), typed=False)
+    peer = deflating(harness)
+    packed = pack(Random(1).randbytes(5_000))
+    frames = message(packed, cuts=(2_000,))
+    peer.raw(frames[:3_000])
+
+    assert 2_900 < harness.hub.received_bytes < 3_000
+    peer.raw(frames[3_000:])
+    assert harness.hub.received_bytes == 0
+
+
+def test_compressed_messages_that_wait_count_as_what_they_are() -> None:
+    harness = Harness(HubConfig(deflate=True, received_bytes_total=300_000), typed=False)
+    peer = deflating(harness)
+    harness.finishing = False
+    for _ in range(5):
+        peer.raw(bombs(LIMIT, 1))
+
+    assert harness.hub.received_bytes == 4 * LIMIT
+    peer.raw(bombs(LIMIT, 1))
+    assert harness.hub.received_bytes == 5 * LIMIT
+    assert harness.effects(PauseReading) == [PauseReading(peer.conn)]
