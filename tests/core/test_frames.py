@@ -33,7 +33,11 @@ LARGE = 1 << 40
 
 def oracle(chunks: list[bytes], client: bool) -> list[Received]:
     """What wsproto alone makes of the bytes."""
-    connection = Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER)
+    return events_of(Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER), chunks)
+
+
+def events_of(connection: Connection, chunks: list[bytes]) -> list[Received]:
+    """What a connection of wsproto makes of the bytes."""
     out: list[Received] = []
     text: list[str] = []
     binary: list[bytes] = []
@@ -92,7 +96,7 @@ def raw_frame(first: int, payload: bytes, mask: bytes | None, form: int) -> byte
         head = bytes((first, bit | 126)) + size.to_bytes(2, "big")
     else:
         head = bytes((first, bit | 127)) + size.to_bytes(8, "big")
-    return head + (b"" if mask is None else mask + mask_bytes(payload, mask))
+    return head + (payload if mask is None else mask + mask_bytes(payload, mask))
 
 
 payloads = st.one_of(

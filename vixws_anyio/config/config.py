@@ -67,6 +67,8 @@ class Config:
     new_rooms_per_min: int = _HUB.new_rooms_per_min
     control_frames_per_s: float = _HUB.control_frames_per_s
     control_frames_burst: int = _HUB.control_frames_burst
+    deflate: bool = _HUB.deflate
+    inflated_bytes_per_s: int = _HUB.inflated_bytes_per_s
     send_buffer_bytes: int = 65_536
     connections_max: int = 10_000
     connections_per_ip: int = 64

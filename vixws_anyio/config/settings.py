@@ -211,6 +211,17 @@ _WEBSOCKET: Final = (
         "Pings and pongs a peer may send at once.",
     ),
     Setting(
+        "websocket", "deflate", "deflate", Switch(), "Whether permessage-deflate (RFC 7692) is agreed on if offered."
+    ),
+    Setting(
+        "websocket",
+        "inflateRate",
+        "inflated_bytes_per_s",
+        Whole(65_536, 1 << 40, "bytes per second"),
+        "Bytes that a connection's compressed messages may make, sustained and at once (a compressed byte counts as 16 "
+        "where that is more); over it it is not read until they are due.",
+    ),
+    Setting(
         "websocket",
         "sendBuffer",
         "send_buffer_bytes",

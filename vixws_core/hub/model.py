@@ -112,7 +112,7 @@ class Pause:
     UNANSWERED: Final = 8
     """Too many of its publishes and questions are not answered."""
     RATE: Final = 16
-    """It sends more messages a second than it may."""
+    """It sends more messages a second than it may, or more compressed ones."""
     CROWDED: Final = 32
     """All connections together hold too much, and it holds some of that."""
     HOLDING: Final = 2 | 8 | 16
@@ -147,6 +147,7 @@ class Connection:
         "discarded",
         "handshake",
         "id",
+        "inflated_allowance",
         "last_data",
         "last_flush",
         "last_received",
@@ -212,6 +213,8 @@ class Connection:
         """Its allowances of questions and of new rooms; None where no rates hold for it."""
         self.control_allowance: TokenBucket | None = None
         """Its allowance of control frames; made with the first one."""
+        self.inflated_allowance: TokenBucket | None = None
+        """Its allowance of bytes that compressed messages make; made with the first one."""
 
     def move(self, state: ConnectionState, since: float) -> None:
         """Moves on; `since` is when the new state's time began."""
