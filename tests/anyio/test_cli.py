@@ -476,7 +476,7 @@ def test_help_names_every_flag_and_begins_with_those_that_one_needs(capsys: pyte
         "--tls-cert",
         "--tls-key",
     ]
-    assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms"]
+    assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms", "authentication"]
     assert all(re.search(rf"^  {setting.flag}\b", text, re.MULTILINE) for setting in SETTINGS)
     assert "--max-message-size BYTES" in text
     assert "(default 65536)" in text

@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from anyio.abc import SocketStream
@@ -27,13 +27,22 @@ HEAD_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 64
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+Address = tuple[socket.AddressFamily, socket.SocketKind, int, tuple[Any, ...]]
+"""Family, kind and protocol of a socket, and what it is to be bound to."""
+
+
+def _addresses(host: str, port: int, flags: socket.AddressInfo = socket.AI_PASSIVE) -> list[Address]:
+    """What a host stands for, in order. Raises: `LocalError`, in one line."""
     try:
-        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        return False
-    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as exc:
+        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {exc}") from exc
+    return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
+
+
+def is_loopback(host: str, port: int) -> bool:
+    """Whether only this machine reaches what listens there. Raises: `LocalError` for a host that is none."""
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in _addresses(host, port))
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -41,15 +50,10 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
     Raises: `LocalError` where none can be bound, in one line.
     """
-    try:
-        found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
-    except (OSError, UnicodeError) as exc:
-        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {exc}") from exc
+    found = _addresses(host, port, socket.AI_PASSIVE | socket.AI_ADDRCONFIG)
     sockets: list[socket.socket] = []
     failure: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
+    for family, kind, protocol, address in found:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
