@@ -17,6 +17,8 @@ except ImportError as exc:
 __all__ = ["jwt_users"]
 
 _SYMMETRIC = ("HS256", "HS384", "HS512")
+_BAD_TOKEN = (jwt.PyJWTError, OverflowError, RecursionError)
+"""What PyJWT raises for a token: its own exceptions, and those of odd numbers and of JSON nested deeply."""
 
 
 def jwt_users(
@@ -70,11 +72,7 @@ def jwt_users(
             raise  # Not the token's fault.
         except jwt.ExpiredSignatureError:
             raise Denied("the token is over") from None
-        except (
-            jwt.PyJWTError,
-            OverflowError,
-            RecursionError,
-        ):  # PyJWT passes the last two on.
+        except _BAD_TOKEN:
             raise Denied("the token is not good") from None
         name = claims[user_claim]
         if not isinstance(name, str):
