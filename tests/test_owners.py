@@ -21,6 +21,7 @@ CORE = Path(vixws_core.__file__).parent
 
 OWNERS: Final = {
     "connection.armed": "hub.connection.timers",
+    "connection.budget": "hub.sessions.rates",
     "connection.close_by_peer": "hub.sessions.lifecycle",
     "connection.close_code": "hub.sessions.lifecycle",
     "connection.close_reason": "hub.sessions.lifecycle",
@@ -31,7 +32,7 @@ OWNERS: Final = {
     "connection.last_flush": "hub.connection.outbox",
     "connection.last_received": "hub.arrivals",
     "connection.message_since": "hub.connection.timers",
-    "connection.message_allowance": "hub.arrivals",
+    "connection.message_allowance": "hub.sessions.rates",
     "connection.parked": "hub.connection.outbox",
     "connection.pauses": "hub.connection.reading",
     "connection.ping_sent": "hub.connection.timers",
@@ -42,6 +43,7 @@ OWNERS: Final = {
     "handshake.request": "hub.arrivals",
     "handshake.trailing_data": "hub.arrivals",
     "identity.allowed": "hub.sessions.grants",
+    "identity.budget": "hub.sessions.rates",
     "identity.due_at": "hub.sessions.identity",
     "identity.ends_at": "hub.sessions.identity",
     "identity.kicked": "hub.sessions.grants",

@@ -50,6 +50,16 @@ class HubConfig:
     """Messages a connection may send, sustained; over it it is not read until they are due. 0: no limit."""
     messages_burst: int = 5_000
     """Messages a connection may send at once, where there is a rate."""
+    user_messages_per_s: float = 0.0
+    """Messages that all connections of one user may send, sustained; 0: no limit."""
+    user_messages_burst: int = 20_000
+    """Messages that all connections of one user may send at once, where there is a rate."""
+    asks_per_s: float = 64.0
+    """Joins and questions for history, sustained; 50 rows of a page count as one more. 0: no limit."""
+    asks_burst: int = 512
+    """Joins and questions for history at once."""
+    new_rooms_per_min: int = 600
+    """Rooms that a client may begin in a minute by publishing; over it it is not read for a while. 0: no limit."""
     control_frames_per_s: float = 20.0
     """Pings and pongs a peer may send, sustained; over it the close is 1008."""
     control_frames_burst: int = 50

@@ -259,7 +259,7 @@ IN_FILE: list[tuple[object, str]] = [
     ({"websocket": {"maxRooms": 1}}, "FILE: websocket.maxRooms: unknown setting, expected it inside 'rooms', got 1"),
     ({"websocket": {"": 1}}, 'FILE: websocket."": unknown setting, got 1'),
     ({"websocket": {"a\nb": 1}}, 'FILE: websocket."a\\nb": unknown setting, got 1'),
-    ({"auth": {"token": 1}}, "FILE: auth.token: unknown setting, this section has none, got 1"),
+    ({"auth": {"token": 1}}, "FILE: auth.token: unknown setting, got 1"),
     ({"websocket": {"maxRooms": 1, "max_rooms": 2}}, "FILE: websocket.maxRooms: unknown setting"),
     ({"rooms": {"maxRooms": 1, "max_rooms": 2}}, "FILE: rooms.max_rooms: expected the setting once, got maxRooms and "
      "max_rooms"),

@@ -59,6 +59,11 @@ class Config:
     flush_stall_s: float = _HUB.flush_stall_s
     messages_per_s: float = _HUB.messages_per_s
     messages_burst: int = _HUB.messages_burst
+    user_messages_per_s: float = _HUB.user_messages_per_s
+    user_messages_burst: int = _HUB.user_messages_burst
+    asks_per_s: float = _HUB.asks_per_s
+    asks_burst: int = _HUB.asks_burst
+    new_rooms_per_min: int = _HUB.new_rooms_per_min
     control_frames_per_s: float = _HUB.control_frames_per_s
     control_frames_burst: int = _HUB.control_frames_burst
     send_buffer_bytes: int = 65_536

@@ -176,7 +176,7 @@ def _unknown(section: str, key: str) -> str:
         if setting.field == key:
             return f"unknown setting (did you mean {setting.path}?)"
     keys = tuple(setting.key for setting in SETTINGS if setting.section == section)
-    return f"unknown setting{suggest(key, keys) if keys else ', this section has none'}"
+    return f"unknown setting{suggest(key, keys)}"
 
 
 # ---- environment and flags --------------------------------------------------------------------------

@@ -149,6 +149,43 @@ _WEBSOCKET: Final = (
     ),
     Setting(
         "websocket",
+        "userRateLimit",
+        "user_messages_per_s",
+        Number(0.1, 1e9, "per second", off=True),
+        "Messages that all connections of one user may send together, sustained; `authenticate` says who they are.",
+    ),
+    Setting(
+        "websocket",
+        "userRateBurst",
+        "user_messages_burst",
+        Whole(1, 1_000_000_000),
+        "Messages that all connections of one user may send at once, where there is a rate.",
+    ),
+    Setting(
+        "websocket",
+        "askRate",
+        "asks_per_s",
+        Number(0.1, 1e6, "per second", off=True),
+        "Joins and questions for history of one client, sustained; 50 rows of a page count as one more. Over it it is "
+        "not read until they are due.",
+    ),
+    Setting(
+        "websocket",
+        "askBurst",
+        "asks_burst",
+        Whole(1, 1_000_000),
+        "Joins and questions for history of one client at once.",
+    ),
+    Setting(
+        "websocket",
+        "newRooms",
+        "new_rooms_per_min",
+        Whole(0, 1_000_000, "per minute"),
+        "Rooms that one client may begin in a minute by publishing into them; over it it is not read until they are "
+        "due. 0: no limit.",
+    ),
+    Setting(
+        "websocket",
         "controlFrameRate",
         "control_frames_per_s",
         Number(0.1, 1e6, "per second"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..bucket import TokenBucket
 from ..codes import BAD_HANDSHAKE
 from ..effects import Opened, PeerMisbehaved, Requested
 from ..errors import LocalError
@@ -16,6 +15,7 @@ from .model import ASKED, CLOSING, HEAD, OPEN, Connection, Handshake, Pause, Ses
 from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
+from .sessions.rates import Rates
 from .step import Step
 
 __all__ = ["Arrivals"]
@@ -24,7 +24,7 @@ __all__ = ["Arrivals"]
 class Arrivals:
     """Takes connections from their first byte to their first message."""
 
-    __slots__ = ("_identities", "_inbox", "_lifecycle", "_outbox", "_reading", "_step", "_timers")
+    __slots__ = ("_identities", "_inbox", "_lifecycle", "_outbox", "_rates", "_reading", "_step", "_timers")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Arrivals:
         outbox: Outbox,
         lifecycle: Lifecycle,
         identities: Identities,
+        rates: Rates,
         inbox: Inbox,
     ) -> None:
         self._step = step
@@ -42,6 +43,7 @@ class Arrivals:
         self._outbox = outbox
         self._lifecycle = lifecycle
         self._identities = identities
+        self._rates = rates
         self._inbox = inbox
 
     def connected(self, input: Connected) -> None:
@@ -115,8 +117,7 @@ class Arrivals:
         session = Session(connection, input.typed, input.guarded, self._identities.begin(input))
         connection.begin(session)
         connection.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
-        if limited and config.messages_per_s > 0:
-            connection.message_allowance = TokenBucket(float(config.messages_burst), step.now)
+        self._rates.begin(connection, limited)
         self._lifecycle.opened(connection, step.now)
         self._outbox.send(connection, switching)
         self._identities.began(session, Opened(connection.id, request.target, input.subprotocol))

@@ -18,7 +18,7 @@ from ..wire.frames import PING, encode_frame
 from .connection.outbox import Outbox
 from .connection.reading import Reading
 from .connection.timers import Timers
-from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection
+from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, SENDABLE, Connection
 from .rooms.members import Members
 from .sessions.identity import Identities
 from .sessions.inbox import Inbox
@@ -81,6 +81,10 @@ class Deadlines:
 
     def _look(self, connection: Connection) -> None:
         """Does what is due for one connection and arms its next deadline."""
+        session = connection.session
+        identity = None if session is None or connection.state not in SENDABLE else session.identity
+        if session is not None and identity is not None and self._step.now >= identity.next_at:
+            self._identities.due(session)
         state = connection.state
         if state is OPEN:
             self._look_open(connection)
@@ -112,10 +116,6 @@ class Deadlines:
             self._blame(connection, SLOW, "took no byte in time")
             self._lifecycle.give_up(connection, CLOSE_SLOW, sent=SLOW, kept="took no byte in time", abort=True)
             return
-        if session.identity is not None and now >= session.identity.next_at:
-            self._identities.due(session)
-            if connection.state is not OPEN:
-                return
         if now >= session.retry_at:
             self._members.retry(session)
         if now >= connection.resume_at:

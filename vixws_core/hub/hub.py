@@ -18,8 +18,9 @@ Three laws keep the inside simple, and tests hold them:
 3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.
 
 A peer has two halves. `Connection` is bytes: `connection/timers` knows when to look at it, `reading` whether it is
-read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `publishing` and `history` ask the
-log for it, `requests` answers its `$` messages, `inbox` gives each message its turn. Between them stand the rooms: a
+read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `identity` knows who it is,
+`grants` what it may do and `rates` how much, `publishing` and `history` ask the log for it, `requests` answers its `$`
+messages, `inbox` gives each message its turn; one that needs a grant which is not known waits first in line. Between them stand the rooms: a
 room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either; `members` asks
 the log for positions, `cursors` for pages.
 
@@ -110,6 +111,7 @@ from .sessions.identity import Identities
 from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .sessions.publishing import Publishing
+from .sessions.rates import Rates
 from .sessions.requests import Requests
 from .step import Step
 
@@ -161,14 +163,15 @@ class Hub:
         cursors = self._cursors = Cursors(step, outbox, unstored, pages)
         members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
         lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
+        rates = Rates(step, reading)
         policy = policy or Policy()
         grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, policy)
-        identities = self._identities = Identities(step, outbox, asks, lifecycle, grants, policy)
-        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, grants)
-        history = self._history = History(step, reading, outbox, asks, members, lifecycle, grants)
-        requests = Requests(step, outbox, members, lifecycle, grants, identities, publishing, history)
-        inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, requests)
-        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, inbox)
+        identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
+        publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history)
+        inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, rates, requests)
+        arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, rates, inbox)
         deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, identities, inbox)
         self._deadlines = deadlines
         self._dispatch: dict[type, Callable[[Any], object]] = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+from ..bucket import TokenBucket
 from ..effects import Opened
+from ..names import user_room
 
-__all__ = ["Expiry", "Identity", "Verdict"]
+__all__ = ["Budget", "Expiry", "Identity", "Verdict"]
 
 _FAR: Final = float("inf")
 
@@ -21,11 +23,23 @@ Expiry = tuple[float | None, float | None]
 """When a proof ends: in so many seconds, and in Unix seconds; None: never."""
 
 
+class Budget:
+    """The allowances of one connection, or of all connections of one user."""
+
+    __slots__ = ("asks", "messages", "rooms")
+
+    def __init__(self, messages: TokenBucket, asks: TokenBucket, rooms: TokenBucket) -> None:
+        self.messages: TokenBucket = messages
+        self.asks: TokenBucket = asks
+        self.rooms: TokenBucket = rooms
+
+
 class Identity:
     """Who a session is, and what it was granted; kept only where the hub's policy asks for either."""
 
     __slots__ = (
         "allowed",
+        "budget",
         "due_at",
         "ends_at",
         "kicked",
@@ -48,6 +62,8 @@ class Identity:
         """Their id; None: nobody, or nobody yet."""
         self.scope: str = scope_of(user)
         """What separates their `mid`s from those of others."""
+        self.budget: Budget | None = None
+        """What all connections of the user have together."""
         self.opening: Opened | None = None
         """What the application is told once it is proved."""
         self.revision: int = 0
@@ -75,6 +91,10 @@ class Identity:
         """Rooms that the new proof did not keep."""
         self.told: Expiry | None = None
         """The end of the new proof, to be told when all rooms are."""
+
+    def owns(self, room: str) -> bool:
+        """Whether a room is this user's own."""
+        return self.user is not None and room == user_room(self.user)
 
     def prove(self, user: str) -> None:
         """It is this user."""

@@ -18,7 +18,7 @@ from ..wire.codec import PLAIN, Codec
 from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
 from ..wire.http import Head, HeadReader
-from .identity import Identity
+from .identity import Budget, Identity
 from .rooms.tail import Tail
 
 __all__ = [
@@ -136,6 +136,7 @@ class Connection:
 
     __slots__ = (
         "armed",
+        "budget",
         "close_by_peer",
         "close_code",
         "close_reason",
@@ -202,6 +203,8 @@ class Connection:
         """When the message that is not complete yet began."""
         self.message_allowance: TokenBucket | None = None
         """Its allowance of messages; None where no rate holds."""
+        self.budget: Budget | None = None
+        """Its allowances of questions and of new rooms; None where no rates hold for it."""
         self.control_allowance: TokenBucket | None = None
         """Its allowance of control frames; made with the first one."""
 

@@ -1,7 +1,7 @@
-"""Runs many worlds: `python -m vixws_core.testing [-x] BASE COUNT [STEPS]`; status 1 where an oracle says no.
+"""Runs many worlds: `python -m vixws_core.testing [-x] [-p] BASE COUNT [STEPS]`; status 1 where an oracle says no.
 
 The seeds are `BASE/0`, `BASE/1`, …; one line is printed per failure, and one at the end. `-x` stops at the
-first failure.
+first failure; with `-p` users prove who they are, and what they may do changes all the time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the worlds; returns the exit status."""
-    words = [word for word in arguments if word != "-x"]
+    words = [word for word in arguments if word not in ("-x", "-p")]
     if not 2 <= len(words) <= 3 or not all(word.isdigit() for word in words[1:]):
-        print("usage: python -m vixws_core.testing [-x] BASE COUNT [STEPS]", file=sys.stderr)
+        print("usage: python -m vixws_core.testing [-x] [-p] BASE COUNT [STEPS]", file=sys.stderr)
         return 2
     base, count = words[0], int(words[1])
     steps = int(words[2]) if len(words) == 3 else 400
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     whole = blake2b(digest_size=16)
     for number in range(count):
         done += 1
-        world = varied_world(f"{base}/{number}")
+        world = varied_world(f"{base}/{number}", policed="-p" in arguments)
         try:
             run_varied(world, steps)
         except OracleFailed as exc:

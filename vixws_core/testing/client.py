@@ -65,13 +65,16 @@ class Client:
     stored messages per room in the order told; offsets rise by one, or an oracle fails.
     """
 
-    def __init__(self, index: int, network: Network, clock: Callable[[], float], seed: bytes) -> None:
+    def __init__(
+        self, index: int, network: Network, clock: Callable[[], float], seed: bytes, token: str | None = None
+    ) -> None:
         self.index: int = index
         self.slow: bool = False
         self.lags: bool = False
         self.machine: ClientMachine = ClientMachine(
             "ws://sim/",
             seed=seed,
+            token=token,
             config=ClientConfig(ping_interval_s=7.0, ping_timeout_s=5.0, backoff_max_s=4.0, room_unhandled_max=12),
         )
         self.seen: dict[str, list[Seen]] = {}

@@ -52,12 +52,27 @@ def held_bytes_max(config: HubConfig) -> int:
 class _Conn:
     """What the oracle knows of one connection."""
 
-    __slots__ = ("answered", "asked", "closed", "ending", "heavy", "held", "hello", "opened", "places", "scope", "tap")
+    __slots__ = (
+        "answered",
+        "asked",
+        "closed",
+        "ending",
+        "heavy",
+        "held",
+        "hello",
+        "kicked",
+        "opened",
+        "places",
+        "scope",
+        "tap",
+    )
 
     def __init__(self, config: HubConfig) -> None:
         self.tap: InTap = InTap(config.message_bytes_max)
         self.opened: bool = False
         self.hello: bool = False
+        self.kicked: set[str] = set()
+        """Rooms it was put out of: an answer may have to be silent about them."""
         self.scope: str = ""
         self.closed: bool = False
         """A close frame was sent: nothing follows it."""
@@ -79,7 +94,8 @@ class DoorOracle:
     hub whose store's log is at hand: `SimStore` keeps a `Truth`.
     """
 
-    def __init__(self, hub: Hub, truth: Truth, turn: Callable[[], int]) -> None:
+    def __init__(self, hub: Hub, truth: Truth, turn: Callable[[], int], *, policed: bool = False) -> None:
+        self._policed = policed
         self._hub = hub
         self._config = hub.config
         self._truth = truth
@@ -269,6 +285,8 @@ class DoorOracle:
         self._count(heard)
         asked = self._answer(id, conn, heard) if heard.type in _ANSWERS else None
         room = heard.room or ""
+        if heard.type == "$kicked":
+            conn.kicked.add(room)
         if heard.type == "$ack" and asked is not None:
             self._ack(id, heard, asked)
         elif heard.type == "$err" and asked is not None:
@@ -280,6 +298,10 @@ class DoorOracle:
                 return
             if heard.type == "$joined":
                 place.by_wire = asked is not None
+                told = heard.payload
+                fresh = told.get("reason") == "fresh" and told.get("from") == told.get("head")
+                if asked is not None and self._policed and fresh:
+                    asked.since, asked.last = None, 0  # It may not read what was published before.
                 check_joined(id, place, heard, asked, self._truth, self._turn())
             elif heard.type == "$live":
                 place.live(id, heard)
@@ -295,6 +317,7 @@ class DoorOracle:
         off, room = heard.payload.get("off"), heard.room or ""
         if off is None:
             kept = asked.room is not None and not any(matches(name, room) for name in self._config.unstored_rooms)
+            kept = kept and not (asked.room in self._conns[id].kicked and heard.room is None)
             check(not kept, f"connection {id}: ack without an offset to {asked!r:.200}, expected it to be stored")
             return
         row = self._truth.row(room, int(off))

@@ -15,8 +15,11 @@ Without = frozenset[tuple[str, int]]
 """Faults that are left out: kind and number."""
 
 
-def varied_world(seed: int | str, without: Without = frozenset()) -> World:
-    """A world whose size, limits, faults and habits follow from its seed: slow readers and cut connections in each."""
+def varied_world(seed: int | str, without: Without = frozenset(), *, policed: bool = False) -> World:
+    """A world whose size, limits, faults and habits follow from its seed: slow readers and cut connections in each.
+
+    `policed`: its users prove who they are, and what they may do changes all the time.
+    """
     stream = Random(f"{seed}/varied")
     rate = stream.choice((0.5, 1.0, 2.0))
     faults = Faults(
@@ -37,6 +40,8 @@ def varied_world(seed: int | str, without: Without = frozenset()) -> World:
         act=stream.choice((0.1, 0.3)),
         payload_bytes=stream.choice((50, 200, 800)),
     )
+    if policed:
+        habits = replace(habits, rooms=(*habits.rooms, "@user/user0"))
     config = stream.choice((tight_config, roomy_config))()
     return World(
         seed,
@@ -46,6 +51,7 @@ def varied_world(seed: int | str, without: Without = frozenset()) -> World:
         faults=faults,
         habits=habits,
         without=without,
+        policed=policed,
     )
 
 

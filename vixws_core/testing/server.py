@@ -46,7 +46,7 @@ class Server:
         policy = router.policy()
         self.hub: Hub = Hub(config, seed=seed, policy=policy)
         self.trace: Trace = Trace(config, seed, policy)
-        self.door: DoorOracle = DoorOracle(self.hub, truth, turn)
+        self.door: DoorOracle = DoorOracle(self.hub, truth, turn, policed=policy.authorized)
         self.drained: bool = False
         self.errors: list[Exception] = []
         """What handlers raised."""

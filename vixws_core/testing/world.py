@@ -7,16 +7,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
+from ..app.access import RootRouter
 from ..app.chat import build as build_chat
 from ..client import ClientState
 from ..config import HubConfig
 from ..errors import LocalError
 from ..message import encode_json
+from ..protocols import Consumer
 from .client import Client
 from .faults import Faults, Habits, tight_config
 from .misbehaving import WildClient
 from .network import Network, Peer
 from .oracle import OracleFailed, check
+from .policing import GrantOracle, Policing, token_of
 from .server import Build, Server
 from .store import SimStore, Truth
 from .streams import Chance
@@ -39,7 +42,7 @@ class World:
     `build` registers the application's handlers. `clients` well-behaved clients are started at once;
     `wild` more break rules of their own. `config` has small limits unless given. `habits` make clients act by
     themselves; without them only what is called on `client(i)` happens. `without` leaves faults out:
-    `(kind, number)` as counted in `injected`.
+    `(kind, number)` as counted in `injected`. `policed`: users prove who they are, and what they may do changes.
 
     Oracles judge every step; `run`, `settle` and every call raise `OracleFailed` where one says no.
     """
@@ -55,6 +58,7 @@ class World:
         faults: Faults | None = None,
         habits: Habits | None = None,
         without: frozenset[tuple[str, int]] = frozenset(),
+        policed: bool = False,
     ) -> None:
         self.seed: int | str = seed
         self.config: HubConfig = config if config is not None else tight_config()
@@ -73,6 +77,9 @@ class World:
         self._chance = Chance(seed, without)
         self._network = Network(self._chance, self.faults)
         self._store = SimStore("e1", self._chance, self.faults, self.wall)
+        self._policing: Policing | None = Policing(self._chance, self.clock) if policed else None
+        self.grants: list[GrantOracle] = []
+        """One per run of a server with rules."""
         self._server: Server | None = None
         self._up_at = 0.0
         self._calm = False
@@ -80,7 +87,8 @@ class World:
         stream = self._chance.of("clients")
         self._appended: Counter[tuple[str, bytes]] = Counter()
         self.clients: tuple[Client, ...] = tuple(
-            Client(at, self._network, self.clock, self._key(f"client {at}")) for at in range(clients)
+            Client(at, self._network, self.clock, self._key(f"client {at}"), token_of(at) if policed else None)
+            for at in range(clients)
         )
         usual = habits if habits is not None else Habits()
         self.wild: tuple[WildClient, ...] = tuple(
@@ -245,6 +253,9 @@ class World:
         for wild in self.wild:
             if self._chance.of(f"habits of wild {wild.index}").random() < habits.act:
                 wild.act()
+        if self._policing is not None and self._server is not None:
+            users = [f"user{client.index}" for client in self.clients]
+            self._policing.act(self._server.app, users, habits.rooms)
         stream = self._chance.of("direct")
         if stream.random() < habits.direct:
             self.append(stream.choice(habits.rooms), "direct", {"n": self.steps})
@@ -255,18 +266,27 @@ class World:
         return blake2b(f"{self.seed}/{purpose}".encode(), digest_size=16).digest()
 
     def _start_server(self) -> None:
+        consumers: list[Consumer] = [self._network, self._store]
+        if self._policing is not None:
+            self.grants.append(GrantOracle())
+            consumers.append(self.grants[-1])
         server = self._server = Server(
             self.config,
-            self._build,
+            self._build if self._policing is None else self._build_policed,
             seed=self._key(f"hub {len(self.traces)}"),  # As a process draws a new one at each start.
             clock=self.clock,
             chance=self._chance,
             truth=self.truth,
             turn=lambda: self.turn,
-            consumers=(self._network, self._store),
+            consumers=consumers,
         )
         self.traces.append(server.trace)
         self._network.post = self._store.post = server.post
+
+    def _build_policed(self, router: RootRouter) -> None:
+        self._build(router)
+        assert self._policing is not None  # That is why it is built so.
+        self._policing.register(router)
 
     def _server_step(self) -> bool:
         if self._server is not None and self._server.drained:
@@ -297,6 +317,8 @@ class World:
 
     def _be_calm(self, calm: bool) -> None:
         self._calm = self._network.calm = self._store.calm = calm
+        if self._policing is not None:
+            self._policing.calm = calm
         if calm:
             self._store.tell_all()
 

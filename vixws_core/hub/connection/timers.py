@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 
-from ..model import ASKED, FAR, GONE, HEAD, OPEN, Connection
+from ..model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection
 from ..step import Step
 
 __all__ = ["Timers"]
@@ -70,7 +70,10 @@ class Timers:
             if state is GONE:
                 return FAR
             opening = state is HEAD or state is ASKED
-            return connection.since + (config.handshake_timeout_s if opening else config.close_timeout_s)
+            when = connection.since + (config.handshake_timeout_s if opening else config.close_timeout_s)
+            if state is ENDING and (session := connection.session) is not None and session.identity is not None:
+                when = min(when, session.identity.next_at)
+            return when
         when = connection.resume_at
         if connection.parked:
             when = min(when, connection.last_flush + config.flush_stall_s)

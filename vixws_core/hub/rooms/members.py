@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...codes import BAD_MESSAGE, DENIED
 from ...effects import FindPosition, Joined, Left
-from ...errors import TooManyRooms
+from ...errors import BadRoom, TooManyRooms
 from ...inputs import Join, Leave, LeaveAll, PositionKnown, StoreFailed
 from ...names import check_name, matches
 from ...wire import envelope as wire
@@ -46,12 +46,14 @@ class Members:
     # ---- joining ----------------------------------------------------------------------------------
 
     def join_asked(self, input: Join) -> None:
-        """An application's join."""
+        """An application's join. Raises: `BadRoom`, for another user's room too: names may come from a client."""
         name = check_name(input.room)
         connection = self._step.connections.get(input.conn)
         if connection is None or connection.session is None or connection.state not in SENDABLE:
             return
         session = connection.session
+        if name[0] == "@" and (session.identity is None or not session.identity.owns(name)):
+            raise BadRoom(f"room {name!r:.60} is for that user only")
         if session.memberships and name in session.memberships and input.since is None and not input.last:
             return
         self.join(session, input, None, session.hello)

@@ -80,7 +80,7 @@ class Grants:
 
     def _known(self, identity: Identity, action: str, room: str) -> bool | None:
         if room[0] == "@" and action != "publish":
-            return identity.user is not None and room == user_room(identity.user)
+            return identity.owns(room)
         if not self._policy.authorized:
             # A user's room is written into by the server alone, unless the application says otherwise.
             return self._policy.access == "open" and room[0] != "@"
@@ -131,7 +131,7 @@ class Grants:
         when = min(identity.ends_at, identity.due_at if session.hello else FAR)
         allowed = identity.allowed
         for name, member in (session.memberships or {}).items():
-            if not member.held and name in allowed:
+            if not member.held and name in allowed and not identity.owns(name):
                 when = min(when, allowed[name].get("join", FAR))
         identity.next_at = when
         self._timers.arm(session.connection, when)
@@ -142,7 +142,7 @@ class Grants:
         assert identity is not None  # It has something that ends.
         for name, member in tuple((session.memberships or {}).items()):
             actions = identity.allowed.get(name, {})
-            if not member.held and actions.get("join", FAR) <= self._step.now:
+            if not (member.held or identity.owns(name)) and actions.get("join", FAR) <= self._step.now:
                 del actions["join"]
                 self._hold(member, EXPIRED)
         self.rearm(session)
@@ -169,9 +169,9 @@ class Grants:
             self._ask_again(member, asked.code, renewal=asked.renewal)
             return
         if current and "join" in input.actions and not input.code:
-            self._keep(session, identity, room, input)
             if member.held:
                 self._members.release(member)
+            self._keep(session, identity, room, input)
         elif current:
             self._kick(member, input.code or asked.code)
             if asked.renewal and identity.lost is not None:
@@ -212,7 +212,7 @@ class Grants:
         identity.revision += 1
         identity.renewal_ref, identity.lost, identity.told = ref, [], told
         for name, member in (session.memberships or {}).items():
-            if name in granted and not member.held:
+            if name in granted and not (member.held or identity.owns(name)):
                 identity.renewing += 1
                 self._ask_again(member, EXPIRED, renewal=True)
         self._tell_renewed(session, identity)

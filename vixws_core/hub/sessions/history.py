@@ -21,6 +21,7 @@ from ..rooms.members import Members
 from ..step import Step
 from .grants import Grants
 from .lifecycle import Lifecycle
+from .rates import ROWS_PER_ASK, Rates
 
 __all__ = ["History"]
 
@@ -30,7 +31,7 @@ _NO_OFFSET: Final = 1 << 53
 class History:
     """Asks the store what somebody wants to know, and answers them."""
 
-    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_page_weight", "_reading", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_page_weight", "_rates", "_reading", "_step")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class History:
         asks: Asks,
         members: Members,
         lifecycle: Lifecycle,
+        rates: Rates,
         grants: Grants,
     ) -> None:
         self._step = step
@@ -48,6 +50,7 @@ class History:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._rates = rates
         self._grants = grants
         self._page_weight = max(1, step.config.publishes_max // 16)
         """A question that is answered by a page counts as many: sixteen of them are all that may be unanswered."""
@@ -61,6 +64,7 @@ class History:
         newest_first = asked.after is None
         after = 0 if asked.after is None else asked.after
         until = _NO_OFFSET if asked.before is None else max(0, asked.before - 1)
+        self._rates.asks(session, 1)
         request = self._asks.put(HistoryAsked(session.connection.id, ref, room, newest_first, self._page_weight))
         self._reading.owe(session, self._page_weight)
         size = self._step.config.message_bytes_max
@@ -69,6 +73,7 @@ class History:
     def position(self, session: Session, room: str, ref: str | None) -> None:
         """A client asks where a room stands. Raises: `BadMessage`."""
         self.check_stored(room)
+        self._rates.asks(session, 1)
         request = self._asks.put(PositionAsked(session.connection.id, ref, room))
         self._reading.owe(session)
         self._step.out.append(FindPosition(request, room))
@@ -83,6 +88,7 @@ class History:
         session = self._answered(asked.conn, asked.weight)
         if session is None or self._denied(session, asked):
             return
+        self._rates.asks(session, len(input.rows) // ROWS_PER_ASK)
         # No server message exceeds message_bytes + 4 KiB; 1 KiB is kept for the page's own head.
         left = self._step.config.message_bytes_max + 3072
         messages: list[bytes] = []

@@ -22,6 +22,7 @@ from ..model import FAR, SENDABLE, Session
 from ..step import Step
 from .grants import Grants
 from .lifecycle import Lifecycle
+from .rates import Rates
 
 __all__ = ["Identities"]
 
@@ -29,15 +30,23 @@ __all__ = ["Identities"]
 class Identities:
     """Has proofs looked at, and ends sessions whose proof is over."""
 
-    __slots__ = ("_asks", "_grants", "_lifecycle", "_outbox", "_policy", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_outbox", "_policy", "_rates", "_step")
 
     def __init__(
-        self, step: Step, outbox: Outbox, asks: Asks, lifecycle: Lifecycle, grants: Grants, policy: Policy
+        self,
+        step: Step,
+        outbox: Outbox,
+        asks: Asks,
+        lifecycle: Lifecycle,
+        rates: Rates,
+        grants: Grants,
+        policy: Policy,
     ) -> None:
         self._step = step
         self._outbox = outbox
         self._asks = asks
         self._lifecycle = lifecycle
+        self._rates = rates
         self._grants = grants
         self._policy = policy
 
@@ -61,6 +70,7 @@ class Identities:
             identity.opening = opened
         if identity is not None:
             if identity.user is not None:
+                self._rates.share(session)
                 self._lifecycle.know(session)
             self._grants.rearm(session)
 
@@ -96,6 +106,7 @@ class Identities:
         if input.user is not None:
             identity.prove(input.user)
             self._set_end(identity, input.expires_in_s)
+            self._rates.share(session)
             self._lifecycle.know(session)
             self._outbox.forget_everyone()
             self._grants.rearm(session)

@@ -18,6 +18,7 @@ from ..connection.timers import Timers
 from ..model import FAR, GONE, HANDLED, OPEN, SENDABLE, Connection, Pause, Pending, Session
 from ..step import Step
 from .lifecycle import Lifecycle
+from .rates import Rates
 from .requests import Requests
 
 __all__ = ["Inbox"]
@@ -26,16 +27,24 @@ __all__ = ["Inbox"]
 class Inbox:
     """Takes messages from the bytes of connections, and gives each its turn."""
 
-    __slots__ = ("_lifecycle", "_outbox", "_reading", "_requests", "_step", "_timers")
+    __slots__ = ("_lifecycle", "_outbox", "_rates", "_reading", "_requests", "_step", "_timers")
 
     def __init__(
-        self, step: Step, timers: Timers, reading: Reading, outbox: Outbox, lifecycle: Lifecycle, requests: Requests
+        self,
+        step: Step,
+        timers: Timers,
+        reading: Reading,
+        outbox: Outbox,
+        lifecycle: Lifecycle,
+        rates: Rates,
+        requests: Requests,
     ) -> None:
         self._step = step
         self._timers = timers
         self._reading = reading
         self._outbox = outbox
         self._lifecycle = lifecycle
+        self._rates = rates
         self._requests = requests
 
     def feed(self, connection: Connection, data: bytes) -> None:
@@ -103,8 +112,7 @@ class Inbox:
         if events and isinstance(events[-1], CloseReceived | FrameFailed):
             self._lifecycle.tell_ending(connection)
         if connection.message_allowance is not None:
-            # Frames, not messages: a fragment costs as much.
-            self._charge(connection, connection.message_allowance, frames - controls)
+            self._rates.messages(session, frames - controls)
         if controls:
             self._count_controls(connection, controls)
         if pongs and connection.state in SENDABLE:
@@ -218,13 +226,6 @@ class Inbox:
         self._lifecycle.settle(connection)
 
     # ---- rates ------------------------------------------------------------------------------------
-
-    def _charge(self, connection: Connection, allowance: TokenBucket, count: int) -> None:
-        """Counts messages against the connection's rate; over it nothing more is read until they are due."""
-        config, now = self._step.config, self._step.now
-        left = allowance.take(count, config.messages_per_s, config.messages_burst, now)
-        if left < 0 and connection.state in SENDABLE:
-            self._reading.rest(connection, now - left / config.messages_per_s)
 
     def _count_controls(self, connection: Connection, count: int) -> None:
         config, now = self._step.config, self._step.now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from ...effects import Published, PublishFailed, StoreAppend
-from ...errors import LocalError
+from ...errors import BadRoom, LocalError
 from ...inputs import Publish, StoreAppended, StoreFailed
 from ...names import check_name
 from ...wire import envelope as wire
@@ -18,6 +18,7 @@ from ..rooms.members import Members
 from ..step import Step
 from .grants import Grants
 from .lifecycle import Lifecycle
+from .rates import Rates
 
 __all__ = ["Publishing"]
 
@@ -25,7 +26,7 @@ __all__ = ["Publishing"]
 class Publishing:
     """Asks the log to append, and tells publishers what became of it."""
 
-    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_reading", "_step")
+    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_rates", "_reading", "_step")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Publishing:
         asks: Asks,
         members: Members,
         lifecycle: Lifecycle,
+        rates: Rates,
         grants: Grants,
     ) -> None:
         self._step = step
@@ -43,6 +45,7 @@ class Publishing:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._rates = rates
         self._grants = grants
 
     def publish_from(self, session: Session, envelope: Envelope) -> None:
@@ -60,12 +63,23 @@ class Publishing:
         self._publish(ask, session)
 
     def publish_asked(self, input: Publish) -> None:
-        """The application's publish. Raises: `BadRoom`, `LocalError` for a type that is the protocol's."""
+        """The application's publish.
+
+        Raises: `BadRoom`, also for another user's room in the name of a session without a grant for it: the name may
+        come from a client. `LocalError` for a type that is the protocol's.
+        """
         check_name(input.room)
         if not input.type or input.type[0] == "$":
             raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
         connection = None if input.conn is None else self._step.connections.get(input.conn)
-        self._publish(input, None if connection is None else connection.session)
+        session = None if connection is None else connection.session
+        if session is not None and input.room[0] == "@" and not self._may_write(session, input.room):
+            raise BadRoom(f"room {input.room!r:.60} is another user's: expected a grant, or the server's own name")
+        self._publish(input, session)
+
+    def _may_write(self, session: Session, room: str) -> bool:
+        identity = session.identity
+        return identity is not None and (identity.owns(room) or self._grants.holds(session, "publish", room))
 
     def _publish(self, ask: Publish, session: Session | None) -> None:
         step = self._step
@@ -99,6 +113,8 @@ class Publishing:
         connection = None if asked.conn is None else self._step.connections.get(asked.conn)
         if connection is not None and (session := connection.session) is not None:
             self._reading.paid(session)
+            if input.off == 1 and not input.dup:
+                self._rates.new_room(session)
             if asked.ref is not None or asked.mid is not None:
                 barred = session.identity is not None and self._grants.is_barred(session, asked.room)
                 self._outbox.answer(connection, _bare_ack(asked) if barred else _ack(asked, input))

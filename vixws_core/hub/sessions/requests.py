@@ -31,6 +31,7 @@ from .history import History
 from .identity import Identities
 from .lifecycle import Lifecycle
 from .publishing import Publishing
+from .rates import Rates
 
 __all__ = ["Requests"]
 
@@ -46,6 +47,7 @@ class Requests:
         "_members",
         "_outbox",
         "_publishing",
+        "_rates",
         "_step",
         "_types",
     )
@@ -56,6 +58,7 @@ class Requests:
         outbox: Outbox,
         members: Members,
         lifecycle: Lifecycle,
+        rates: Rates,
         grants: Grants,
         identities: Identities,
         publishing: Publishing,
@@ -65,6 +68,7 @@ class Requests:
         self._outbox = outbox
         self._members = members
         self._lifecycle = lifecycle
+        self._rates = rates
         self._grants = grants
         self._identities = identities
         self._publishing = publishing
@@ -240,6 +244,7 @@ class Requests:
             if not reads:  # What was published before is not for it: it starts at the head, as one who is new.
                 since, last = None, 0
         ask = Join(session.connection.id, room, since, last, asked.on_fail == "floor")
+        self._rates.asks(session, 1)
         self._members.join(session, ask, envelope.ref, True)
         if session.identity is not None:
             self._grants.rearm(session)
