@@ -313,6 +313,31 @@ async def test_a_stop_waits_for_a_hook_no_longer_than_its_deadline(hook: str) ->
     assert anyio.current_time() - began < 10
 
 
+@pytest.mark.parametrize("outcome", ["pass", "denial", "failure"])
+async def test_what_proves_something_stands_in_no_log(outcome: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(limited())
+    failures = {"denial": Denied("no"), "failure": ValueError("no database")}
+
+    @server.authenticate
+    def who(request: AuthRequest) -> User | None:
+        if outcome in failures and (request.token or request.in_message):
+            raise failures[outcome]
+        return User("ada") if request.token else None
+
+    with caplog.at_level(logging.DEBUG):
+        async with running(server) as at:
+            for line in ("Authorization: Bearer hush", "Sec-WebSocket-Protocol: vixws.bearer.hush", "Cookie: sid=hush"):
+                async with raw_peer(at.port, open=False) as peer:
+                    await peer.stream.send(request("/", line))
+                    await peer.stream.receive()
+            async with connected(at.ws) as behind:
+                await behind.send({"type": "$hello", "payload": {"v": [1], "token": "hush"}})
+                await (behind.receive() if outcome == "pass" else behind.ended())
+
+    assert "hush" not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("vixws"))
+    assert "hush" not in "".join(str(record.exc_text or "") for record in caplog.records)
+
+
 # ---- what may be done ---------------------------------------------------------------------------
 
 

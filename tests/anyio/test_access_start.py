@@ -107,3 +107,12 @@ def test_on_loopback_the_command_starts_and_says_once_that_access_is_open(tmp_pa
 
     assert code == 0
     assert sum(OPEN in line for line in lines) == 1
+
+
+def test_the_built_in_chat_does_not_pretend_to_be_closed(tmp_path: Path) -> None:
+    line = refused(tmp_path, "--port", "0", "--metrics", "off", "--access", "closed")
+
+    assert line == (
+        "--access: expected auto or open, or an application by --app, as the built-in chat lets everybody into every "
+        'room, got "closed"'
+    )

@@ -63,13 +63,16 @@ def _name(argv: Sequence[str] | None) -> str:
 def _serve(arguments: argparse.Namespace) -> int:
     from vixws_store.urls import open_store
 
-    from .serve import find_application, heed_signals, serve
+    from .serve import check_chat, find_application, heed_signals, serve
 
     try:
         heed_signals()
         log_to_stderr()
         server = find_application(arguments.app)
-        return serve(server, config_of(arguments, server.config), open_store, _metrics)
+        config = config_of(arguments, server.config)
+        if arguments.app is None:
+            check_chat(config)
+        return serve(server, config, open_store, _metrics)
     except KeyboardInterrupt:  # A signal before the loop took them over.
         return OK
 
