@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,9 +12,9 @@ from typing import Any
 import anyio
 import pytest
 
-from vixws_anyio import Server, Session
+from vixws_anyio import AuthRequest, Server, Session, User
 
-from .rig import PATIENCE_S, connected, frame, limited, raw_peer, running
+from .rig import PATIENCE_S, connected, frame, http, limited, raw_peer, request, running
 
 pytestmark = pytest.mark.anyio
 
@@ -301,3 +302,43 @@ async def test_a_thread_is_left_to_itself_when_its_time_is_over() -> None:
 
     assert ended == (1011, "a handler failed")
     assert states == [False]
+
+
+async def test_threads_that_nobody_waits_for_any_more_still_count() -> None:
+    server = Server(limited(auth_deadline_s=0.05, handshakes_per_ip_per_s=1e6))
+    free = threading.Event()
+    running_now = most = 0
+    lock = threading.Lock()
+
+    @server.authenticate(thread=True)
+    def hangs(request: AuthRequest) -> User:
+        nonlocal running_now, most
+        with lock:
+            running_now += 1
+            most = max(most, running_now)
+        free.wait(PATIENCE_S)
+        with lock:
+            running_now -= 1
+        return User("ada")
+
+    async def ask(port: int) -> None:
+        found.append((await http(port, request().decode()))[0])
+
+    found: list[int] = []
+    try:
+        async with running(server) as at:
+            for _ in range(3):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(ask, at.port)
+            free.set()
+            with anyio.fail_after(5):
+                while running_now:
+                    await anyio.sleep(0.005)
+            async with connected(at.ws):
+                pass
+    finally:
+        free.set()
+
+    assert found == [503] * 60
+    assert most == 40

@@ -225,7 +225,7 @@ class Runtime:
                 self._base = base
                 try:
                     async with anyio.create_task_group() as handlers:
-                        self._handlers.begin(handlers)
+                        self._handlers.begin(handlers, driver.call_soon_threadsafe)
                         for sock in sockets:
                             driver.listen(sock, self._taken(sock in metrics_sockets))
                         announce(self._listening(sockets, metrics_sockets))
