@@ -93,7 +93,9 @@ ERRORS: Final = (
     ErrorCode(UNKNOWN_ROOM, False, "hub", "`$history` or `$position` of a room that keeps none"),
     ErrorCode(BAD_ROOM, False, "hub", "a name that no room can have"),
     ErrorCode(TOO_MANY_ROOMS, False, "hub", "one room more than the 128 (`maxRooms`) that a connection may be in"),
-    ErrorCode(DENIED, False, "application", "a guard or a handler of the application refused"),
+    ErrorCode(
+        DENIED, False, "application", "not granted, or refused by a guard or a handler; a token that proves nothing"
+    ),
     ErrorCode(MID_CONFLICT, False, "store", "this `mid` was used in this room for something else"),
     ErrorCode(STORE_UNAVAILABLE, True, "store", "the store could not, for now"),
     ErrorCode(STORE_FULL, True, "store", "the store has no space, for now"),
@@ -166,16 +168,16 @@ CLOSES: Final = (
     CloseCode(CLOSE_RESTART, "hub", "backs off", "the server restarts: said to clients that never said `$hello`"),
     CloseCode(CLOSE_TRY_LATER, "others", "backs off", "try later"),
     CloseCode(CLOSE_BAD_GATEWAY, "others", "backs off", "a gateway got no good answer"),
-    CloseCode(CLOSE_BAD_TOKEN, "hub", "stops", "the identity was not proved"),
+    CloseCode(CLOSE_BAD_TOKEN, "hub", "stops", "the identity was not proved: a bad token, none, or not in time"),
     CloseCode(
         CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken: a second `$hello`, or a late one"
     ),
-    CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection"),
+    CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection, or took back all rights"),
     CloseCode(CLOSE_REPLACED, "later", "stops", "another connection took the session over"),
     CloseCode(CLOSE_VERSION, "hub", "stops", "no common version of the protocol"),
-    CloseCode(CLOSE_TOKEN_EXPIRED, "hub", "backs off", "the identity is no longer good"),
+    CloseCode(CLOSE_TOKEN_EXPIRED, "hub", "backs off", "the proof of the identity is over, and no other came"),
     CloseCode(CLOSE_SLOW, "hub", "backs off", "parked, it took no byte for 30 s (`flushStall`)"),
-    CloseCode(CLOSE_OVERLOADED, "hub", "backs off", "the server has too much to do"),
+    CloseCode(CLOSE_OVERLOADED, "hub", "backs off", "for now it could not be told who one is"),
     CloseCode(CLOSE_DRAIN, "hub", "comes back at its time", "the server drains: said to clients that said `$hello`"),
     CloseCode(CLOSE_MOVED, "later", "comes back at its time", "the session lives elsewhere"),
 )

@@ -407,7 +407,7 @@ async def test_it_says_where_it_can_be_reached() -> None:
 
 
 async def test_a_wildcard_is_named_by_the_address_that_reaches_it() -> None:
-    async with running(Server(Config(access="open"), host="0.0.0.0", port=0)) as at, connected(at.ws):
+    async with running(Server(limited(host="0.0.0.0", access="open"))) as at, connected(at.ws):
         pass
 
     assert at.ws.startswith("ws://127.0.0.1:")

@@ -85,6 +85,16 @@ def test_a_bearer_alone_is_not_echoed() -> None:
     assert b"sec-websocket-protocol" not in peer.head.lower()
 
 
+@pytest.mark.parametrize("second", ["Bearer other", "Bearer secret", "Basic YTpi"])
+def test_two_authorizations_are_none(second: str) -> None:
+    router = RootRouter()
+    asked = by_token(router, secret=User("ada"), other=User("eve"))
+
+    AppRig(router).connect("/", f"Authorization: Bearer secret\r\nAuthorization: {second}")
+
+    assert [request.token for request in asked] == [""]
+
+
 @pytest.mark.parametrize(("status", "challenge"), [(401, True), (403, False)])
 def test_who_is_denied_gets_the_status_and_headers_that_the_application_says(status: int, challenge: bool) -> None:
     router = RootRouter()

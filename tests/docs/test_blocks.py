@@ -2,7 +2,8 @@
 
 `sh` and `console` commands are executed as they stand: a server listens on the port of `VIXWS_PORT`, and where a later
 block of the page says `127.0.0.1:9090` that server's address is put in. Each `python` block is a program, or with a
-`def test_…` a module of tests; a `server` that it names is served as well. The `js` blocks of a page are one program.
+`def test_…` a module of tests; a `server` that it names is served as well, and where it begins with `# app.py` it is
+saved under that name. The `js` blocks of a page are one program.
 `json` is read as an envelope or a configuration.
 """
 
@@ -201,6 +202,8 @@ class Running:
             text = text.replace("9100", str(port)) + PROBE.format(port=port)
         script = self.folder / "block.py"
         script.write_text(text, encoding="utf-8")
+        if named := re.match(r"# (\w+\.py)\n", text):
+            (self.folder / named[1]).write_text(text, encoding="utf-8")
         as_tests = (
             ("-m", "pytest", "-q", "-p", "no:cacheprovider") if re.search("^def test_", text, re.MULTILINE) else ()
         )
@@ -210,7 +213,8 @@ class Running:
         if port:
             assert done.stdout == "vixws_active_sessions 0.0\n"
         if re.search(r"^server = Server\(", text, re.MULTILINE):
-            with serving(self.folder, "--app", "block:server") as served:
+            store = () if self.served is None else ("--store", "memory://")  # The page's server holds the file.
+            with serving(self.folder, "--app", "block:server", *store) as served:
                 assert fetch(served.http + "readyz") == "ready\n"
                 assert served.stop() == 0
 

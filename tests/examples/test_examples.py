@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 def test_every_example_has_a_test() -> None:
-    tests = Path(__file__).read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     names = {path.stem for path in EXAMPLES.glob("*.py")}
 
     assert {name for name in names if f"test_{name}_" not in tests} == set()

@@ -65,7 +65,7 @@ def _name(argv: Sequence[str] | None) -> str:
 def _serve(arguments: argparse.Namespace) -> int:
     from vixws_store.urls import open_store
 
-    from .serve import find_application, heed_signals, serve
+    from .serve import check_chat, find_application, heed_signals, serve
 
     try:
         heed_signals()
@@ -73,6 +73,8 @@ def _serve(arguments: argparse.Namespace) -> int:
             server = find_application(arguments.app)
             config = config_of(arguments, server.config)
             log_to_stderr(config.log_format, config.log_level)
+            if arguments.app is None:
+                check_chat(config)
             return serve(server, config, open_store, _metrics)
     except KeyboardInterrupt:  # A signal before the loop took them over.
         return OK

@@ -30,7 +30,7 @@ from ..server.signals import signals_heeded
 from ..server.tls import load_certificate, server_context
 from .terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 
-__all__ = ["find_application", "heed_signals", "leave", "serve"]
+__all__ = ["check_chat", "find_application", "heed_signals", "leave", "serve"]
 
 WORKER: Final = "AnyIO worker thread"
 """What anyio calls its threads on asyncio."""
@@ -69,6 +69,15 @@ def find_application(name: str | None) -> Server:
     if not isinstance(found, Server):
         raise CommandFailed(f"--app: {name}: expected a vixws_anyio.Server, got a {type(found).__name__}")
     return found
+
+
+def check_chat(config: Config) -> None:
+    """The built-in chat lets everybody into every room by its own handlers. Raises: `ConfigError` for `closed`."""
+    if config.access == "closed":
+        raise ConfigError(
+            f"{config.place('access')}: expected auto or open, or an application by --app, as the built-in chat lets "
+            'everybody into every room, got "closed"'
+        )
 
 
 def _import(module: str, name: str) -> object:

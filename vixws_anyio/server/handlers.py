@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Callable
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from vixws_core.app.dispatch import HandlerStopped, Steps, Waiting
 from vixws_core.app.session import Session, state_of
+
+from .threads import Threads
 
 __all__ = ["HandlerCancelled", "Handlers"]
 
@@ -28,14 +29,16 @@ class Handlers:
     def __init__(self, timeout_s: float, stops: bool, threads_max: int) -> None:
         self._timeout_s = timeout_s
         self._stops = stops
-        self._threads = anyio.CapacityLimiter(threads_max)
+        self._threads = Threads(threads_max)
         self._scopes: dict[int, anyio.CancelScope] = {}
         """The handlers that wait, by their session, where the end of one ends the other."""
         self._tasks: TaskGroup | None = None
+        self._call_soon: Callable[[Callable[[], object]], object] = lambda callback: None
 
-    def begin(self, tasks: TaskGroup) -> None:
-        """Handlers run in these tasks from now on."""
+    def begin(self, tasks: TaskGroup, call_soon: Callable[[Callable[[], object]], object]) -> None:
+        """Handlers run in these tasks from now on; `call_soon` runs something in the loop, called from any thread."""
         self._tasks = tasks
+        self._call_soon = call_soon
 
     def end(self) -> None:
         """The server ends: nothing is awaited any more."""
@@ -108,7 +111,5 @@ class Handlers:
     async def _call(self, waiting: Waiting) -> object:
         handler = waiting.handler
         if handler.thread:
-            return await anyio.to_thread.run_sync(
-                partial(handler.function, *waiting.args), abandon_on_cancel=True, limiter=self._threads
-            )
+            return await self._threads.run(self._call_soon, handler.function, *waiting.args)
         return await handler.function(*waiting.args)

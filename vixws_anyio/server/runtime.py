@@ -242,7 +242,7 @@ class Runtime:
                 self._acceptor = acceptor = Acceptor(driver, base, tls, timeout_s)
                 try:
                     async with anyio.create_task_group() as handlers:
-                        self._handlers.begin(handlers)
+                        self._handlers.begin(handlers, driver.call_soon_threadsafe)
                         for sock in sockets:
                             is_metrics = sock in metrics_sockets
                             driver.listen(sock, self._scrapes(acceptor) if is_metrics else acceptor.connections())

@@ -169,9 +169,13 @@ class Server(RootRouter):
             self._listening = listening
             if ready is not None:
                 ready(listening)
+            if is_open:
+                log.info(
+                    "open access: everybody on this machine may join, read and publish in every room (auth.access)"
+                )
             task_status.started(listening)
 
-        self._check_access()
+        is_open = self._lets_everybody()
         self._run = run = Runtime(settings, self, self._routes, self.store, self.metrics)
         try:
             async with signals_heeded(self.stop) if signals else nullcontext():
@@ -185,19 +189,19 @@ class Server(RootRouter):
             self._run = None
             self._listening = None
 
-    def _check_access(self) -> None:
-        """A server that lets everybody do everything says so, and never where others than this machine reach it.
+    def _lets_everybody(self) -> bool:
+        """Whether everybody may do everything because nobody said otherwise: fine where this machine alone reaches it.
 
-        Raises: `LocalError`.
+        Raises: `LocalError` where others reach it too.
         """
         if self.config.access != "auto" or self.authenticator is not None or self.authorizer is not None:
-            return
+            return False
         if not is_loopback(self.config.host):
             raise LocalError(
                 f"{self.config.place('host')}: expected server.authenticate and server.authorize, or an explicit "
                 f"auth.access (--access open lets everybody into every room), got {self.config.host} without any"
             )
-        log.info("open access: everybody on this machine may join, read and publish into every room (auth.access)")
+        return True
 
     @property
     def listening(self) -> Listening | None:

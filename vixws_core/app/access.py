@@ -141,9 +141,10 @@ def credentials(
 ) -> AuthRequest:
     """What an upgrade shows of who asks for it."""
     token = ""
-    for name, value in headers:
-        scheme, _, rest = value.partition(" ")
-        if name == "authorization" and scheme.lower() == "bearer" and rest.strip():
+    proofs = [value for name, value in headers if name == "authorization"]
+    if len(proofs) == 1:  # Of two a proxy in front of us may have looked at the other one.
+        scheme, _, rest = proofs[0].partition(" ")
+        if scheme.lower() == "bearer":
             token = rest.strip()
     for offered in subprotocols:
         if not token and offered.startswith(BEARER):
