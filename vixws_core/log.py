@@ -195,21 +195,21 @@ class PureLog:
         if self._forgot is not None:
             self._forgot(forgotten)
 
-    def _drop(self, room: _Room, count: int) -> None:
+    def _drop(self, kept: _Room, count: int) -> None:
         """Forgets the oldest entries of a room, and their keys."""
-        old = room.rows[:count]
-        room.floor_id = old[-1].id
-        room.floor += count
-        del room.rows[:count]
+        old = kept.rows[:count]
+        kept.floor_id = old[-1].id
+        kept.floor += count
+        del kept.rows[:count]
         keys: list[tuple[str, str]] = []
-        for key, (off, _) in room.keys.items():
-            if off > room.floor:
+        for key, (off, _) in kept.keys.items():
+            if off > kept.floor:
                 break
             keys.append(key)
         for key in keys:
-            del room.keys[key]
+            del kept.keys[key]
         if self.bytes_max is not None:
-            self._sizes.add(room.name, -sum(map(size_of, old)))
+            self._sizes.add(kept.name, -sum(map(size_of, old)))
 
     @staticmethod
     def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
