@@ -62,6 +62,7 @@ def kinds(harness: Harness) -> list[str]:
 # ---- handshake ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(8)
 def test_row_8_handshake_has_ten_seconds_in_all_however_busy_it_is() -> None:
     harness = Harness()
     peer = harness.connect(request=b"")
@@ -108,6 +109,7 @@ def test_deadline_of_a_connection_that_is_gone_is_forgotten() -> None:
 # ---- pings and idleness ------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_silent_peer_is_pinged_after_thirty_seconds_and_closed_after_fifty() -> None:
     harness = Harness()
     peer = harness.client()
@@ -178,6 +180,7 @@ def test_message_either_way_keeps_a_connection_from_being_idle() -> None:
     assert when_closed(harness, peer, 1_000) == 600
 
 
+@pytest.mark.threat(6)
 def test_message_must_be_complete_in_thirty_seconds() -> None:
     harness = Harness()
     peer = harness.client()
@@ -191,6 +194,7 @@ def test_message_must_be_complete_in_thirty_seconds() -> None:
     assert kinds(harness) == ["message_timeout"]
 
 
+@pytest.mark.threat(6)
 def test_row_6_pings_between_fragments_do_not_stretch_the_time_of_a_message() -> None:
     harness = Harness()
     peer = harness.client()
@@ -219,6 +223,7 @@ def test_next_message_has_its_own_time() -> None:
 # ---- pauses -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> None:
     harness = Harness(HubConfig(pending_messages_max=2))
     peer = harness.client()
@@ -239,6 +244,7 @@ def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> Non
     assert when_closed(harness, peer, 100) == 30  # The message that began has its whole time again.
 
 
+@pytest.mark.threat(14)
 def test_row_14_parked_connection_is_closed_only_when_it_takes_no_byte() -> None:
     harness = Harness()
     peer = harness.client()
@@ -272,6 +278,7 @@ def test_slow_connection_below_its_mark_is_left_alone() -> None:
 # ---- the drain ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(30)
 def test_row_30_drain_tells_every_client_its_slot_and_closes() -> None:
     harness = Harness(HubConfig(handshakes_per_s=10))
     one, plain, two = harness.client(), harness.connect(), harness.client()
@@ -301,6 +308,7 @@ def test_drain_without_connections_is_done_at_once() -> None:
     assert harness.hub.next_deadline() is None
 
 
+@pytest.mark.threat(30)
 def test_drain_waits_for_appends() -> None:
     harness = Harness()
     peer = harness.client()
@@ -376,6 +384,7 @@ def test_drain_handles_frames_that_wait() -> None:
     assert isinstance(frames[-1], CloseReceived)
 
 
+@pytest.mark.threat(30)
 def test_overdue_drain_cuts_what_is_left_off() -> None:
     harness = Harness()
     peer = harness.client()
@@ -434,6 +443,7 @@ def test_overdue_drain_tells_the_end_of_a_connection_with_frames_waiting() -> No
     assert harness.hub.connections == 0
 
 
+@pytest.mark.threat(30)
 def test_row_30_second_shutdown_shortens_the_drain_and_never_stretches_it() -> None:
     harness = Harness()
     peer = harness.client()
@@ -631,6 +641,7 @@ def test_time_without_a_byte_taken_counts_from_when_a_connection_was_parked() ->
     assert when_closed(harness, peer, 10) == 1
 
 
+@pytest.mark.threat(13)
 def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     """Our ping stands behind what waits for it: bytes that it takes count as life."""
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
@@ -645,6 +656,7 @@ def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     assert when_closed(harness, peer, 60) <= 15
 
 
+@pytest.mark.threat(14)
 def test_row_14_a_peer_that_takes_all_and_says_nothing_is_dead() -> None:
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
     peer = harness.client()

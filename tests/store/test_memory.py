@@ -10,6 +10,7 @@ from vixws_store import MemoryMessageStore
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.threat(24)
 async def test_full_memory_refuses_until_trimmed() -> None:
     store = MemoryMessageStore(bytes_max=100)
     async with store.run():
