@@ -244,7 +244,7 @@ def _filled(folder: Path, count: int) -> Path:
 
 @pytest.mark.anyio
 @pytest.mark.threat(28)
-@pytest.mark.parametrize("kind", ["pages"])
+@pytest.mark.parametrize("kind", ["pages", "replay"])
 async def test_the_write_ahead_log_stays_small_while_somebody_reads_everything(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.db"
     store = SqliteMessageStore(path, synchronous="NORMAL")
