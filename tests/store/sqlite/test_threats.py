@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,8 +17,12 @@ import pytest
 from tests.serving import environment
 from vixws_core.effects import StoreAppend
 from vixws_core.inputs import StoreAppended
+from vixws_core.log import Page
 from vixws_core.message import StoredMessage
 from vixws_store import SqliteMessageStore
+
+FRAME = 4_096 + 24
+"""Bytes of one page in a write-ahead log."""
 
 NAMES = [
     "'; DROP TABLE ws_messages; --",
@@ -71,6 +76,7 @@ MORTAL = """
 import os, sys, anyio
 from vixws_core.effects import StoreAppend
 from vixws_core.inputs import StoreAppended
+from vixws_core.log import Page
 from vixws_store import SqliteMessageStore
 
 left = int(sys.argv[2])
@@ -237,6 +243,44 @@ def _filled(folder: Path, count: int) -> Path:
 
     anyio.run(run)
     return path
+
+
+@pytest.mark.threat(27)
+def test_a_torn_write_ahead_log_is_a_shorter_log_and_a_lost_place_is_known_by_its_id(tmp_path: Path) -> None:
+    async def run() -> tuple[str, list[str]]:
+        store = SqliteMessageStore(tmp_path / "live.db")
+        async with store.run():
+            for number in range(12):
+                await store.append_batch([ask(number, "x" * 500)])
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{tmp_path}/live.db{suffix}", f"{tmp_path}/image.db{suffix}")
+            page = await store.read("africa", 0, 99)
+            return page.ep, [row.id for row in page.rows]
+
+    epoch, told = anyio.run(run)
+    base, wal = (tmp_path / "image.db").read_bytes(), (tmp_path / "image.db-wal").read_bytes()
+    heads: list[int] = []
+    for cut in range(32, len(wal) + 1, FRAME):
+        torn = tmp_path / f"{cut}.db"
+        torn.write_bytes(base)
+        Path(f"{torn}-wal").write_bytes(wal[:cut] + os.urandom(100))
+        found = read_all(torn)
+        heads.append(len(found))
+        assert [row.off for row in found] == list(range(1, len(found) + 1))
+        assert [row.id for row in found] == told[: len(found)]
+        grown = anyio.run(_grown, torn)
+        assert grown.ep != epoch or {row.id for row in grown.rows[len(found) :]}.isdisjoint(told)
+
+    assert heads == sorted(heads)
+    assert set(heads) == set(range(13))
+
+
+async def _grown(path: Path) -> Page:
+    """A room that got twenty messages more."""
+    store = SqliteMessageStore(path)
+    async with store.run():
+        await store.append_batch([ask(1_000 + number) for number in range(20)])
+        return await store.read("africa", 0, 99, 99)
 
 
 # ---- long readers, clocks, cancellation ---------------------------------------------------------------
