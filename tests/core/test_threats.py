@@ -1,0 +1,70 @@
+"""Threats that no test of a single part shows: memory of fragments, text that goes wrong in the midst of a frame."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from vixws_core.effects import PeerMisbehaved
+from vixws_core.wire.frames import TEXT, FrameFailed, FrameReader, encode_frame
+
+from .harness import MASK, Harness
+
+FRAGMENTS = 60_000
+
+
+@pytest.mark.threat(6)
+@pytest.mark.parametrize("size", [0, 1])
+def test_fragments_cost_about_their_bytes(size: int) -> None:
+    fragment = encode_frame(TEXT, b"a" * size, MASK)[1:]
+    data = (b"\x00" + fragment) * 500
+    reader = FrameReader(message_bytes_max=1 << 20, fragments_max=FRAGMENTS + 2)
+    reader.feed(b"\x01" + fragment)
+    tracemalloc.start()
+    try:
+        for _ in range(FRAGMENTS // 500):
+            assert reader.feed(data) == []
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reader.in_message
+    assert grown < 2 * size * FRAGMENTS + (1 << 20)
+    assert reader.feed(b"\x80" + fragment) == ["a" * size * (FRAGMENTS + 2)]
+
+
+@pytest.mark.threat(15)
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        (b"\xff", 1),
+        (b"a" * 500 + b"\xc0\x80", 501),
+        (b"\xed\xa0\x80", 3),  # Python's decoder looks at a surrogate as a whole.
+        (b"\xf4\x90\x80\x80", 2),
+        (b"\xe2\x82a", 3),
+        (b"a" * 40_000 + b"\xfe", 40_001),
+    ],
+    ids=["FF", "overlong", "surrogate", "beyond Unicode", "cut short", "far behind"],
+)
+@pytest.mark.parametrize("more", [10, 20_000])
+def test_text_is_refused_at_its_first_impossible_byte(text: bytes, at: int, more: int) -> None:
+    whole = encode_frame(TEXT, text + b"b" * more, MASK)
+    head = len(whole) - len(text) - more
+    harness = Harness()
+    peer = harness.client()
+    peer.raw(whole[: head + at - 1])
+    before = harness.hub.is_open(peer.conn)
+    peer.raw(whole[head + at - 1 : head + at])
+
+    assert before
+    assert (peer.close_seen() or (0,))[0] == 1007
+    assert harness.effects(PeerMisbehaved)[-1].kind == "bad_utf8"
+
+
+@pytest.mark.threat(15)
+def test_text_that_ends_in_the_midst_of_a_character_is_refused() -> None:
+    (found,) = FrameReader(message_bytes_max=100).feed(encode_frame(TEXT, b"\xe2\x82", MASK))
+
+    assert isinstance(found, FrameFailed)
+    assert found.code == 1007
