@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from vixws_core.app.access import AuthRequest
 from vixws_core.effects import PeerMisbehaved
 from vixws_core.wire.frames import TEXT, FrameFailed, FrameReader, encode_frame
 
@@ -68,3 +69,15 @@ def test_text_that_ends_in_the_midst_of_a_character_is_refused() -> None:
 
     assert isinstance(found, FrameFailed)
     assert found.code == 1007
+
+
+@pytest.mark.threat(20)
+def test_a_request_that_is_shown_shows_no_secrets() -> None:
+    headers = (("authorization", "Bearer s3cret"), ("cookie", "sid=s3cret"), ("user-agent", "a\r\nb"))
+    request = AuthRequest(
+        "/ws?token=s3cret", headers, ("vixws.bearer.s3cret",), "::1", "s3cret", False, {"sid": "s3cret"}
+    )
+
+    assert "s3cret" not in repr(request)
+    assert "/ws" in repr(request)
+    assert repr(request).isprintable()

@@ -113,6 +113,10 @@ class AuthRequest(msgspec.Struct, frozen=True):
     in_message: bool = False
     cookies: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        # Neither token, query, headers nor cookies: what a program logs must be no key to anything.
+        return f"<AuthRequest {self.path!r:.80} from {self.peer!r:.60}>"
+
     @property
     def path(self) -> str:
         """The requested path, without the query."""
