@@ -216,7 +216,8 @@ THREATS: Final = (
     Threat(
         29,
         "The clock steps back",
-        "Order comes from the store's numbers, waiting from a monotonic clock; times of day are only shown",
+        "Order comes from the store's numbers, waiting from a monotonic clock. Times of day are shown, and looked at"
+        " once when a proof or a grant says when it ends",
         ("always",),
     ),
     Threat(

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from websockets.sync.client import connect
 
@@ -14,9 +15,10 @@ from vixws_anyio import Config, Server, Session
 from vixws_anyio.logs import clean
 from vixws_core.app.access import AuthRequest, Denied
 from vixws_core.wire.frames import encode_close
+from vixws_store import Limits, SqliteMessageStore
 
 from .command_line import LOG_LINE, PATIENCE_S, serving
-from .rig import MASK, connected, frame, limited, raw_peer, request, running
+from .rig import MASK, connected, frame, get, http, limited, raw_peer, request, running
 
 HOSTILE = "\x1b[2J\u202e2030-01-01T00:00:00.000Z INFO vixws: all is well"
 
@@ -130,3 +132,27 @@ async def test_a_close_whose_reason_is_no_text_is_1007() -> None:
         await other.close()
 
     assert code == 1007
+
+
+@pytest.mark.anyio
+@pytest.mark.threat(24)
+async def test_a_full_store_refuses_what_is_to_be_stored_and_nothing_else(tmp_path: Path) -> None:
+    store = SqliteMessageStore(tmp_path / "a.db", pages_max=60, limits=Limits(retry_timeout_s=0.05, probe_s=0.02))
+    server = Server(limited(unstored_rooms=("live.*",)), store=store)
+    publish = {"type": "note", "room": "africa", "ref": "1", "payload": {"text": "x" * 3_000}}
+    async with running(server) as at, connected(at.ws) as peer:
+        await peer.ask({"type": "$join", "room": "live.1", "ref": "0"})
+        while (told := await peer.ask(publish))["type"] == "$ack":
+            pass
+        status, _, _ = await http(at.port, get("/readyz"))
+        page = await peer.ask({"type": "$history", "room": "africa", "ref": "2", "payload": {"limit": 5}})
+        live = await peer.ask({"type": "typing", "room": "live.1"})
+        await store.trim("africa", (await store.position("africa")).head - 5)
+        with anyio.fail_after(PATIENCE_S):
+            while (await http(at.port, get("/readyz")))[0] != 200:
+                await anyio.sleep(0.01)
+        again = await peer.ask(publish)
+
+    assert (told["payload"]["code"], told["payload"]["retry"]) == ("store_full", True)
+    assert status == 503
+    assert (page["type"], live["type"], again["type"]) == ("$page", "typing", "$ack")

@@ -6,10 +6,12 @@ import tracemalloc
 
 import pytest
 
-from vixws_core.app.access import AuthRequest
+from vixws_core import HubConfig
+from vixws_core.app.access import AuthRequest, Grant, RootRouter, User
 from vixws_core.effects import PeerMisbehaved
 from vixws_core.wire.frames import TEXT, FrameFailed, FrameReader, encode_frame
 
+from .app_rig import AppRig, typed
 from .harness import MASK, Harness
 
 FRAGMENTS = 60_000
@@ -81,3 +83,42 @@ def test_a_request_that_is_shown_shows_no_secrets() -> None:
     assert "s3cret" not in repr(request)
     assert "/ws" in repr(request)
     assert repr(request).isprintable()
+
+
+@pytest.mark.threat(2)
+def test_who_comes_back_is_asked_about_again_room_by_room() -> None:
+    router = RootRouter()
+    allowed = {"africa", "asia"}
+    router.authenticate(lambda request: User("ada"))
+    router.authorize(lambda user, action, room: Grant() if room in allowed else None)
+    rig = AppRig(router)
+    first = rig.connect()
+    joined = first.ask(typed("$hello", {"v": [1]}), typed("$join", room="africa"), typed("$join", room="asia"))
+    since = {"since": {"ep": joined[1]["payload"]["ep"], "off": 0}}
+    allowed.remove("africa")
+    second = rig.connect()
+    again = second.ask(
+        typed("$hello", {"v": [1]}), typed("$join", since, room="africa"), typed("$join", since, room="asia")
+    )
+
+    assert [message["type"] for message in joined] == ["$welcome", "$joined", "$live", "$joined", "$live"]
+    assert [message["type"] for message in again] == ["$welcome", "$err", "$joined", "$live"]
+    assert again[1]["payload"]["code"] == "denied"
+    assert rig.hub.members("africa") == (1,)
+
+
+@pytest.mark.threat(29)
+def test_a_clock_that_steps_back_lengthens_no_proof_that_was_shown() -> None:
+    router = RootRouter()
+    router.authenticate(lambda request: User("ada", expires=1_800_000_160.0))
+    rig = AppRig(router, config=HubConfig(auth_due_s=0, ping_interval_s=0))
+    peer = rig.connect()
+    peer.ask(typed("$hello", {"v": [1]}))
+    rig.wall -= 7_200
+    rig.pass_time(59.9)
+    before = peer.closed()
+    rig.pass_time(0.2)
+    after = peer.closed()
+
+    assert before is None
+    assert after is not None and after[0] == 4101
