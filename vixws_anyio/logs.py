@@ -47,9 +47,11 @@ class Hidden(Exception):
 
 
 def clean(text: object, limit: int = 200) -> str:
-    """A text for one line of a log: control characters escaped, cut at `limit` characters."""
+    """A text for one line of a log: what is not printable is escaped, and all of it cut at `limit` characters."""
     raw = str(text)[:limit]
-    return raw if raw.isprintable() else raw.encode("unicode_escape").decode("ascii")[: limit * 2]
+    if raw.isprintable():
+        return raw
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in raw)[:limit]
 
 
 def conceal(text: str) -> str:

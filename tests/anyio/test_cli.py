@@ -78,6 +78,7 @@ def test_a_signal_ends_it_with_status_0(tmp_path: Path, loop: str, number: signa
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.threat(30)
 def test_a_second_signal_ends_it_now(tmp_path: Path, loop: str) -> None:
     slow = ("--drain", "3600", "--close-timeout", "3600", "--flush-stall", "3600")
     with (

@@ -50,6 +50,7 @@ def raised(text: str) -> BaseException:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.threat(20)
 def test_row_20_a_message_stays_on_its_line(terminal: bool) -> None:
     text = written(NASTY, terminal=terminal)
 
@@ -57,6 +58,7 @@ def test_row_20_a_message_stays_on_its_line(terminal: bool) -> None:
     assert "\\x1b[2J" in text
 
 
+@pytest.mark.threat(20)
 def test_row_20_a_traceback_forges_no_line_on_a_terminal() -> None:
     lines = written("it failed", terminal=True, exc=raised(NASTY)).split("\n")
 
@@ -65,6 +67,7 @@ def test_row_20_a_traceback_forges_no_line_on_a_terminal() -> None:
     assert [line for line in lines[1:] if not line.startswith("  | ") or not line.isprintable()] == []
 
 
+@pytest.mark.threat(20)
 def test_row_20_a_traceback_is_one_line_elsewhere() -> None:
     text = written("it failed", terminal=False, exc=raised(NASTY))
 
@@ -72,6 +75,7 @@ def test_row_20_a_traceback_is_one_line_elsewhere() -> None:
     assert "\\nTraceback (most recent call last):\\n" in text
 
 
+@pytest.mark.threat(20)
 def test_row_20_long_messages_and_tracebacks_are_cut() -> None:
     text = written("x" * 1_000_000, terminal=True, exc=raised("y\n" * 100_000 + "z" * 1_000_000))
 

@@ -140,6 +140,7 @@ async def test_what_the_kernel_does_not_take_at_once_is_written_later_and_in_ord
     assert all(len(str(text)) == size + 4 for text in told[::2])
 
 
+@pytest.mark.threat(13)
 async def test_row_13_a_slow_reader_of_a_stored_room_hurts_nobody_and_loses_nothing(tmp_path: Path) -> None:
     config = limited(send_buffer_bytes=8192, unsent_bytes_low=32_768, unsent_bytes_high=65_536, page_bytes_max=32_768)
     server = Server(config, store=SqliteMessageStore(tmp_path / "chat.db", synchronous="NORMAL"))

@@ -64,6 +64,7 @@ def kinds(harness: Harness) -> list[str]:
 # ---- handshake ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(8)
 def test_row_8_handshake_has_ten_seconds_in_all_however_busy_it_is() -> None:
     harness = Harness()
     peer = harness.connect(request=b"")
@@ -122,6 +123,7 @@ def test_deadline_of_a_connection_that_is_gone_is_forgotten() -> None:
 # ---- pings and idleness ------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_silent_peer_is_pinged_after_thirty_seconds_and_closed_after_fifty() -> None:
     harness = Harness()
     peer = harness.client()
@@ -192,6 +194,7 @@ def test_message_either_way_keeps_a_connection_from_being_idle() -> None:
     assert when_closed(harness, peer, 1_000) == 600
 
 
+@pytest.mark.threat(6)
 def test_message_must_be_complete_in_thirty_seconds() -> None:
     harness = Harness()
     peer = harness.client()
@@ -205,6 +208,7 @@ def test_message_must_be_complete_in_thirty_seconds() -> None:
     assert kinds(harness) == ["message_timeout"]
 
 
+@pytest.mark.threat(6)
 def test_row_6_pings_between_fragments_do_not_stretch_the_time_of_a_message() -> None:
     harness = Harness()
     peer = harness.client()
@@ -233,6 +237,7 @@ def test_next_message_has_its_own_time() -> None:
 # ---- pauses -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> None:
     harness = Harness(HubConfig(pending_messages_max=2))
     peer = harness.client()
@@ -253,6 +258,7 @@ def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> Non
     assert when_closed(harness, peer, 100) == 30  # The message that began has its whole time again.
 
 
+@pytest.mark.threat(14)
 def test_row_14_parked_connection_is_closed_only_when_it_takes_no_byte() -> None:
     harness = Harness()
     peer = harness.client()
@@ -286,6 +292,7 @@ def test_slow_connection_below_its_mark_is_left_alone() -> None:
 # ---- the drain ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(30)
 def test_row_30_drain_tells_every_client_its_slot_and_closes() -> None:
     harness = Harness(HubConfig(handshakes_per_s=10))
     one, plain, two = harness.client(), harness.connect(), harness.client()
@@ -315,6 +322,7 @@ def test_drain_without_connections_is_done_at_once() -> None:
     assert harness.hub.next_deadline() is None
 
 
+@pytest.mark.threat(30)
 def test_drain_waits_for_appends() -> None:
     harness = Harness()
     peer = harness.client()
@@ -390,6 +398,7 @@ def test_drain_handles_frames_that_wait() -> None:
     assert isinstance(frames[-1], CloseReceived)
 
 
+@pytest.mark.threat(30)
 @pytest.mark.parametrize(("drain_s", "close_in_s"), [(8.0, 7.0), (9.0, 8.0), (0.8, 0.7)])
 @pytest.mark.parametrize(("hello", "code"), [(True, 4200), (False, 1012)])
 def test_whoever_is_busy_is_closed_when_it_was_told_and_cut_at_the_end(
@@ -518,6 +527,7 @@ def test_overdue_drain_tells_the_end_of_a_connection_with_frames_waiting() -> No
     assert harness.hub.connections == 0
 
 
+@pytest.mark.threat(30)
 def test_row_30_second_shutdown_shortens_the_drain_and_never_stretches_it() -> None:
     harness = Harness()
     peer = harness.client()
@@ -715,6 +725,7 @@ def test_time_without_a_byte_taken_counts_from_when_a_connection_was_parked() ->
     assert when_closed(harness, peer, 10) == 1
 
 
+@pytest.mark.threat(13)
 def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     """Our ping stands behind what waits for it: bytes that it takes count as life."""
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
@@ -729,6 +740,7 @@ def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     assert when_closed(harness, peer, 60) <= 15
 
 
+@pytest.mark.threat(14)
 def test_row_14_a_peer_that_takes_all_and_says_nothing_is_dead() -> None:
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
     peer = harness.client()

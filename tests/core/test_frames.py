@@ -182,6 +182,7 @@ def test_control_frames_pass_between_fragments(opcode: int) -> None:
 
 
 @pytest.mark.parametrize("declared", [101, 1 << 30, (1 << 63) - 1])
+@pytest.mark.threat(3)
 def test_row_3_oversize_is_refused_from_the_header(declared: int) -> None:
     reader = FrameReader(message_bytes_max=100)
     head = bytes((0x82, 0x80 | declared)) if declared < 126 else bytes((0x82, 0xFF)) + declared.to_bytes(8, "big")
@@ -191,6 +192,7 @@ def test_row_3_oversize_is_refused_from_the_header(declared: int) -> None:
     assert reader.held == 0
 
 
+@pytest.mark.threat(3)
 def test_row_3_the_limit_counts_over_fragments_and_starts_anew() -> None:
     reader = FrameReader(message_bytes_max=100)
     whole = raw_frame(0x02, b"a" * 60, MASK, 0) + raw_frame(0x80, b"b" * 40, MASK, 0)
@@ -201,6 +203,7 @@ def test_row_3_the_limit_counts_over_fragments_and_starts_anew() -> None:
     ]
 
 
+@pytest.mark.threat(6)
 def test_row_6_fragments_have_a_maximum() -> None:
     reader = FrameReader(message_bytes_max=100, fragments_max=3)
     data = raw_frame(0x01, b"", MASK, 0) + raw_frame(0x00, b"", MASK, 0) * 2
@@ -249,6 +252,7 @@ def fragments(count: int, mask: bytes | None = MASK) -> bytes:
     return b"\x01" + first[1:] + (b"\x00" + first[1:]) * count
 
 
+@pytest.mark.threat(7)
 def test_row_7_fragments_count_as_what_is_taken_in_one_call() -> None:
     reader = FrameReader(message_bytes_max=1_000)
     taken = []

@@ -37,6 +37,7 @@ def is_resting(harness: Harness, peer: Peer) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["$join", "$history", "$position"])
+@pytest.mark.threat(17)
 def test_row_17_questions_over_their_rate_are_not_read_until_they_are_due(kind: str) -> None:
     harness = Harness(quiet(asks_per_s=10, asks_burst=20, rooms_max=1_000))
     peer = harness.client()
@@ -56,6 +57,7 @@ def test_row_17_questions_over_their_rate_are_not_read_until_they_are_due(kind: 
     assert len({message["ref"] for message in peer.messages() if "ref" in message}) == 200, "none is lost"
 
 
+@pytest.mark.threat(32)
 def test_rows_of_a_page_count() -> None:
     log = PureLog("ep1")
     harness = Harness(quiet(asks_per_s=1, asks_burst=12), log=log)
@@ -118,6 +120,7 @@ def by_header() -> RootRouter:
     return router
 
 
+@pytest.mark.threat(7)
 def test_a_user_has_one_rate_for_all_connections_and_others_have_their_own() -> None:
     config = quiet(user_messages_per_s=10, user_messages_burst=100)
     rig = AppRig(by_header(), config=config)

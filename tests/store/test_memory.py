@@ -10,6 +10,7 @@ from vixws_store import MemoryMessageStore
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.threat(24)
 async def test_full_memory_forgets_the_oldest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     store = MemoryMessageStore(bytes_max=100_000)
     async with store.run():

@@ -113,6 +113,10 @@ class AuthRequest(msgspec.Struct, frozen=True):
     in_message: bool = False
     cookies: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        # Neither token, query, headers nor cookies: what a program logs must be no key to anything.
+        return f"<AuthRequest {self.path!r:.80} from {self.peer!r:.60}>"
+
     @property
     def path(self) -> str:
         """The requested path, without the query."""
@@ -122,10 +126,6 @@ class AuthRequest(msgspec.Struct, frozen=True):
     def query(self) -> dict[str, list[str]]:
         """What stands behind the `?`, decoded."""
         return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
-
-    def __repr__(self) -> str:
-        """Without its token, cookies and query, which would end in a log."""
-        return f"<AuthRequest {self.path!r:.80} of {self.peer!r:.60}>"
 
     def header(self, name: str) -> str:
         """The first header of that name; "" where there is none."""

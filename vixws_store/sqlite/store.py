@@ -185,11 +185,11 @@ class SqliteMessageStore:
         rows: list[StoredMessage] = []
         while limit is None or len(rows) < limit:
             wanted = REPLAY_ROWS_MAX if limit is None else min(REPLAY_ROWS_MAX, limit - len(rows))
-            page: list[StoredMessage] = await self._running().call("replay_from", above, wanted)
-            rows += page
-            if len(page) < wanted:
+            page: tuple[list[StoredMessage], bool] = await self._running().call("replay_from", above, wanted)
+            rows += page[0]
+            if not page[1]:
                 break
-            above = int(page[-1].id)
+            above = int(page[0][-1].id)
         return rows
 
     async def trim(self, room: str, upto: int) -> int:

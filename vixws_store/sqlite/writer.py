@@ -18,7 +18,7 @@ from vixws_core.message import StoredMessage
 
 from .patience import Patience
 from .reader import find_position
-from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
+from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, schema_version, store_epoch
 
 __all__ = ["LogWriter"]
 
@@ -109,11 +109,13 @@ class LogWriter:
         db.execute("PRAGMA journal_size_limit = 67108864")
         if self._pages_max is not None:
             db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
+        version = schema_version(db)
         migrate(db)
         self._epoch = store_epoch(db)
         self._last_id = self._sequence()
-        if self._last_id:
-            # A restored backup must not give an id again that was given after it was made.
+        if version or self._last_id:
+            # A restored backup, an empty one too, must not give an id again that was given after it was made; nor must
+            # a file whose last commits are lost.
             self._last_id += secrets.randbelow(1 << 31) + 1
         self._files = {}
         self._check_files()

@@ -32,6 +32,7 @@ async def fail_append(store: SqliteMessageStore, payload: object = None) -> Stor
     return caught.value
 
 
+@pytest.mark.threat(25)
 async def test_locked_file_is_told_and_recovers(tmp_path: Path) -> None:
     posts: list[Input] = []
     path = tmp_path / "a.db"
@@ -72,6 +73,7 @@ async def test_other_connections_changes_are_noticed(tmp_path: Path) -> None:
         assert id > ids[-1]
 
 
+@pytest.mark.threat(24)
 async def test_full_file_is_told_and_recovers_after_a_trim(tmp_path: Path) -> None:
     store = SqliteMessageStore(tmp_path / "a.db", pages_max=60, limits=QUICK)
     async with store.run():
