@@ -104,6 +104,7 @@ def test_an_event_is_one_object_of_a_few_fields() -> None:
     assert line.startswith('{"time": "20')
 
 
+@pytest.mark.threat(20)
 def test_row_20_neither_the_line_nor_what_is_read_of_it_acts_on_a_terminal() -> None:
     line, event = as_json("%s", NASTY, exc=raised(NASTY))
 
@@ -114,6 +115,7 @@ def test_row_20_neither_the_line_nor_what_is_read_of_it_acts_on_a_terminal() -> 
     assert event["traceback"].startswith("Traceback (most recent call last):\n")
 
 
+@pytest.mark.threat(20)
 def test_row_20_what_is_long_is_cut_in_json_too() -> None:
     line, event = as_json("x" * 1_000_000, exc=raised("y\n" * 100_000 + "z" * 1_000_000))
 
