@@ -23,7 +23,7 @@ log: logging.Logger = logging.getLogger("vixws")
 HIDDEN: Final = "***"
 """What stands in a line in place of a secret."""
 
-SECRET_LEAST: Final = 6
+HIDDEN_LEAST: Final = 6
 """Characters of the shortest value that is hidden: a shorter one says nothing, and is part of many words."""
 
 PREFIX: Final = 24
@@ -32,7 +32,7 @@ PREFIX: Final = 24
 TRACE_MAX: Final = 400_000
 """Characters of a traceback that are looked through, and kept: its end."""
 
-_SECRET_HEADERS: Final = frozenset(
+_PRIVATE_HEADERS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "sec-websocket-protocol", "x-api-key", "x-auth-token"}
 )
 _TELLTALES: Final = (
@@ -95,7 +95,7 @@ def _secrets(whose: Session | AuthRequest) -> Iterator[str]:
     for _, value in parse_qsl(query, keep_blank_values=True):
         yield value
     for name, value in whose.headers:
-        if name in _SECRET_HEADERS:
+        if name in _PRIVATE_HEADERS:
             yield from _values(name, value)
 
 
@@ -119,7 +119,7 @@ def _pattern(secrets: set[str], text: str) -> re.Pattern[str] | None:
     parts: set[str] = set()
     for secret in secrets:
         for form in {secret, repr(secret)[1:-1]}:
-            if len(form) >= SECRET_LEAST and form[:PREFIX] in text:
+            if len(form) >= HIDDEN_LEAST and form[:PREFIX] in text:
                 parts.add(re.escape(form))
                 if len(form) > PREFIX:
                     parts.add(re.escape(form[:PREFIX]) + r"[^\s'\",;)\]}]*")

@@ -154,12 +154,13 @@ def test_a_newcomer_that_its_own_limit_refuses_drops_nobody() -> None:
     assert told.counts == {"maxConnectionsPerIp": 1}
 
 
-def test_who_holds_one_more_than_a_newcomer_gives_way_after_a_second_only() -> None:
+def test_who_holds_one_more_than_a_newcomer_gives_way_after_five_seconds_only() -> None:
     now = [0.0]
     gate = admission(now, connections_opening_max=3)
     assert all(gate.admit(conn, f"192.0.2.{conn}") for conn in range(3))
+    now[0] = 4.9
     early = gate.admit(3, "192.0.2.9")
-    now[0] = 1.0
+    now[0] = 5.0
 
     assert not early
     assert gate.admit(4, "192.0.2.9")

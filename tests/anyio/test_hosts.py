@@ -91,7 +91,7 @@ def test_what_is_no_host_is_refused_whole(given: Any) -> None:
         ("127.0.0.1,0.0.0.0", False),
         ("0.0.0.0,127.0.0.1", False),
         ("127.0.0.1,::", False),
-        ("127.0.0.1,no.such.host.invalid", False),
+        ("127.0.0.1,no.such.host.invalid", True),
     ],
 )
 def test_loopback_is_where_all_hosts_are(host: str, only_here: bool) -> None:

@@ -188,7 +188,7 @@ def test_an_exception_of_any_kind_is_one_event(
 
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.getMessage().startswith("handler hand\\nler of <AuthRequest '/' of ''> failed: ")
+    assert record.getMessage().startswith("handler hand\\nler of <AuthRequest '/' from ''> failed: ")
 
 
 class BadRepr(Exception):

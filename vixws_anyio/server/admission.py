@@ -22,9 +22,9 @@ after a second are all; until then no new address is taken."""
 FORGETTING_S: Final = 1.0
 """Seconds between two such looks at all addresses, which take some milliseconds."""
 
-GIVE_WAY_S: Final = 1.0
-"""Seconds after which a handshake gives way to one of an address that holds only one fewer. Good ones take less, so
-that in a storm of them those who came first get in, as long as nobody holds two more than another."""
+GIVE_WAY_S: Final = 5.0
+"""Seconds after which a handshake gives way to one of an address that holds only one fewer. Good ones take less, with a
+proof that is slow too, so that in a storm of them those who came first get in, and do not drop each other for ever."""
 
 
 class Told(Protocol):
