@@ -8,7 +8,16 @@ from vixws_anyio import Config, Listening, Server, Session
 
 from .cases import FRAGMENTS_MAX, MESSAGE_BYTES_MAX
 
-server = Server(Config(host="127.0.0.1", port=0, message_bytes_max=MESSAGE_BYTES_MAX, fragments_max=FRAGMENTS_MAX))
+server = Server(
+    Config(
+        host="127.0.0.1",
+        port=0,
+        message_bytes_max=MESSAGE_BYTES_MAX,
+        fragments_max=FRAGMENTS_MAX,
+        deflate=True,
+        inflated_bytes_per_s=1 << 40,
+    )
+)
 
 
 @server.on_message

@@ -9,7 +9,7 @@ import re
 from tests.serving import ROOT
 from vixws_anyio.cli.loglines import LEVELS, LINE_MAX, TALKATIVE, TRACE_LINES_MAX, JsonLines
 from vixws_anyio.config.settings import SETTINGS
-from vixws_anyio.logs import HIDDEN, SECRET_LEAST
+from vixws_anyio.logs import HIDDEN, HIDDEN_LEAST
 
 PAGE = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
 
@@ -43,7 +43,7 @@ def test_the_levels_are_those_that_can_be_set() -> None:
 def test_the_bounds_are_those_of_the_code() -> None:
     assert f"cut at {LINE_MAX:,} characters" in PAGE
     assert f"its last {TRACE_LINES_MAX} lines" in PAGE
-    assert f"values of {SECRET_LEAST} characters" in PAGE
+    assert f"values of {HIDDEN_LEAST} characters" in PAGE
     assert f"`{HIDDEN}`" in PAGE
 
 
