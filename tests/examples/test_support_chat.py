@@ -168,10 +168,10 @@ def test_support_chat_lets_nobody_in_whose_token_is_no_good(url: str, proof: str
             with pytest.raises(InvalidStatus, match="401"):
                 connect(url, additional_headers={"Authorization": f"Bearer {bad}"})
         with connect(url) as tab:  # A second tab, which shows the token that it kept with its first message.
-            tab.send(json.dumps({"type": "$hello", "payload": {"v": [1], "token": bad}}))
-            tab.send(json.dumps({"type": "$join", "ref": "1", "room": room}))
             ada.ask("message", room, text="a secret")
             with pytest.raises(ConnectionClosed) as caught:
+                tab.send(json.dumps({"type": "$hello", "payload": {"v": [1], "token": bad}}))
+                tab.send(json.dumps({"type": "$join", "ref": "1", "room": room}))
                 raise AssertionError(tab.recv(timeout=10))
 
     assert caught.value.rcvd is not None and caught.value.rcvd.code == 4001
