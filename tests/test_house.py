@@ -316,6 +316,7 @@ SQL_PARTS = frozenset(
 """What may be written into SQL, besides constants."""
 
 
+@pytest.mark.threat(18)
 def test_row_18_no_value_is_written_into_sql() -> None:
     words = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|REPLACE INTO|DROP|CREATE|ALTER)\b")
     wrong = []

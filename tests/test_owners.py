@@ -25,9 +25,11 @@ OWNERS: Final = {
     "connection.close_by_peer": "hub.sessions.lifecycle",
     "connection.close_code": "hub.sessions.lifecycle",
     "connection.close_reason": "hub.sessions.lifecycle",
+    "connection.codec": "hub.arrivals",
     "connection.control_allowance": "hub.sessions.inbox",
     "connection.discarded": "hub.sessions.lifecycle",
     "connection.handshake": "hub.arrivals",
+    "connection.inflated_allowance": "hub.sessions.rates",
     "connection.last_data": "hub.connection.outbox",
     "connection.last_flush": "hub.connection.outbox",
     "connection.last_received": "hub.arrivals",
@@ -37,6 +39,7 @@ OWNERS: Final = {
     "connection.pauses": "hub.connection.reading",
     "connection.ping_sent": "hub.connection.timers",
     "connection.reader": "hub.arrivals",
+    "connection.received": "hub.connection.reading",
     "connection.resume_at": "hub.connection.reading",
     "connection.resumed_at": "hub.connection.timers",
     "connection.unsent": "hub.connection.outbox",
@@ -114,8 +117,8 @@ FILLING: Final = {
 """Methods that change a collection."""
 
 ONCE: Final = {
-    Connection: {"id", "peer", "state", "since", "codec", "session"},
-    Session: {"connection", "identity", "typed", "guarded", "guards_all", "queue"},
+    Connection: {"id", "peer", "state", "since", "session"},
+    Session: {"connection", "identity", "typed", "guarded", "guards_all", "queue", "queued"},
     Identity: {"user", "proved", "scope"},
     Member: {"session", "connection", "room", "since", "last", "from_floor", "told"},
     Room: {"name", "stored", "members", "tail"},

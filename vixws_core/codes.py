@@ -151,7 +151,9 @@ CLOSES: Final = (
     CloseCode(CLOSE_BAD_KIND, "others", "backs off", "a kind of data that is not taken"),
     CloseCode(CLOSE_NO_CODE, "nobody", "backs off", "a close frame without a code"),
     CloseCode(CLOSE_NO_FRAME, "nobody", "backs off", "the connection ended without a close frame"),
-    CloseCode(CLOSE_BAD_DATA, "either", "backs off", "text that is not UTF-8"),
+    CloseCode(
+        CLOSE_BAD_DATA, "either", "backs off", "text that is not UTF-8, or a compressed message that is not DEFLATE"
+    ),
     CloseCode(
         CLOSE_POLICY,
         "either",
@@ -198,6 +200,7 @@ BAD_HANDSHAKE: Final = "bad_handshake"
 HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
 PROTOCOL_ERROR: Final = "protocol_error"
 BAD_UTF8: Final = "bad_utf8"
+BAD_DEFLATE: Final = "bad_deflate"
 TOO_MANY_FRAGMENTS: Final = "too_many_fragments"
 MESSAGE_TIMEOUT: Final = "message_timeout"
 PING_TIMEOUT: Final = "ping_timeout"
@@ -209,6 +212,7 @@ MISBEHAVIOUR: Final = (
     Misbehaviour(HANDSHAKE_TIMEOUT, "no complete request in time"),
     Misbehaviour(PROTOCOL_ERROR, "broken framing, or a rule of the protocol"),
     Misbehaviour(BAD_UTF8, "text that is not UTF-8"),
+    Misbehaviour(BAD_DEFLATE, "a compressed message that is not DEFLATE"),
     Misbehaviour(TOO_MANY_FRAGMENTS, "more fragments than a message may have"),
     Misbehaviour(MESSAGE_TIMEOUT, "a message not complete in time"),
     Misbehaviour(PING_TIMEOUT, "a ping unanswered"),

@@ -42,6 +42,8 @@ class HubConfig:
     """Above this a connection is parked: its rooms stay at their cursors and it is not read."""
     unsent_bytes_total: int = 268_435_456
     """Budget for unsent bytes of all connections; over it each one is parked already above the low mark."""
+    received_bytes_total: int = 268_435_456
+    """Budget for received bytes of all connections that are not handled yet; over it who holds some is not read."""
     flush_stall_s: float = 30.0
     """Seconds a parked connection may take no byte before it is dropped (4108)."""
     publishes_max: int = 1_024
@@ -64,6 +66,11 @@ class HubConfig:
     """Pings and pongs a peer may send, sustained; over it the close is 1008."""
     control_frames_burst: int = 50
     """Pings and pongs a peer may send at once."""
+    deflate: bool = False
+    """Whether permessage-deflate (RFC 7692) is agreed on with clients that offer it."""
+    inflated_bytes_per_s: int = 10_485_760
+    """Bytes that the compressed messages of a connection may make, sustained and at once; over it it is not read until
+    they are due. A compressed byte counts as 16 of them where that is more."""
     rooms_max: int = 128
     """Most rooms of one connection."""
     page_rows_max: int = 500

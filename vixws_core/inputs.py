@@ -200,7 +200,8 @@ class Close(msgspec.Struct, frozen=True, gc=False):
 class Shutdown(msgspec.Struct, frozen=True, gc=False):
     """Drains the hub: no new connections, a `$drain` to each client, then flush, commit and close.
 
-    `Drained` is told when the last connection is gone, at most `drain_s` seconds later.
+    `Drained` is told when the last connection is gone, at most `drain_s` seconds later. Whoever has something under
+    way is closed shortly before that.
     """
 
     drain_s: float
@@ -212,13 +213,15 @@ class Shutdown(msgspec.Struct, frozen=True, gc=False):
 class Connected(msgspec.Struct, frozen=True, gc=False):
     """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs.
 
-    `limited`: whether the rate of messages holds for it.
+    `limited`: whether the rate of messages holds for it. `waited_s`: how much of the time for its handshake is gone
+    already, for TLS.
     """
 
     conn: int
     peer: str = ""
     secure: bool = False
     limited: bool = True
+    waited_s: float = 0.0
 
 
 class BytesReceived(msgspec.Struct, frozen=True, gc=False):

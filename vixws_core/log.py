@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .codes import BAD_MESSAGE, MID_CONFLICT, STORE_FULL
+from .codes import BAD_MESSAGE, MID_CONFLICT
 from .effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from .errors import LocalError
 from .inputs import (
@@ -26,6 +26,7 @@ from .inputs import (
     StoreRead,
 )
 from .message import StoredMessage
+from .sizes import Sizes, size_of
 
 __all__ = [
     "STORE_ASKS",
@@ -98,14 +99,16 @@ def id_number(text: str) -> int:
 
 
 class _Room:
-    __slots__ = ("ep", "floor", "floor_id", "keys", "rows")
+    __slots__ = ("ep", "floor", "floor_id", "keys", "name", "rows")
 
-    def __init__(self, ep: str) -> None:
+    def __init__(self, name: str, ep: str) -> None:
+        self.name: str = name
         self.ep: str = ep
         self.floor: int = 0
         self.floor_id: str = ""
         self.rows: list[StoredMessage] = []
         self.keys: dict[tuple[str, str], tuple[int, bytes | None]] = {}
+        """Offset and digest of each key, in the order of offsets."""
 
     @property
     def head(self) -> int:
@@ -115,14 +118,23 @@ class _Room:
 class PureLog:
     """Rooms' logs in memory: dense offsets per room, one rising id counter, unique keys.
 
-    `epoch` names the log; a room takes it at its first message. `bytes_max` bounds the payload bytes of all
-    rooms: an append over it fails `store_full` until something is trimmed; None: no bound but memory.
+    `epoch` names the log; a room takes it at its first message. `bytes_max` bounds what the entries of all rooms
+    take, keys included: over it the oldest of the biggest rooms are trimmed, and `forgot(entries)` is called; no append
+    fails. None: no bound but memory.
     """
 
-    def __init__(self, epoch: str, last_id: int = 0, bytes_max: int | None = None) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        last_id: int = 0,
+        bytes_max: int | None = None,
+        forgot: Callable[[int], object] | None = None,
+    ) -> None:
         self.epoch: str = epoch
         self.bytes_max: int | None = bytes_max
-        self._bytes = 0
+        self._forgot = forgot
+        self._sizes = Sizes()
+        """Of entries, where there is a bound."""
         self._last_id = last_id
         self._rooms: dict[str, _Room] = {}
 
@@ -130,28 +142,22 @@ class PureLog:
         """Appends all, in order, as one commit at the time `ts` (RFC 3339).
 
         A known key (`room`, `scope`, `mid`) with the same digest is answered as a dup, with another one
-        `mid_conflict`; neither advances the room.
+        `mid_conflict`; neither advances the room. What is over `bytes_max` afterwards is trimmed.
         """
         answers: list[StoreAppended | StoreFailed] = []
         fresh: dict[str, list[StoredMessage]] = {}
         for ask in appends:
             room = self._rooms.get(ask.room)
             if room is None:
-                room = _Room(self.epoch)
+                room = self._rooms[ask.room] = _Room(ask.room, self.epoch)
             elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
-            if self.bytes_max is not None and self._bytes + len(ask.payload) > self.bytes_max:
-                message = f"the log in memory holds its {self.bytes_max} bytes"
-                answers.append(StoreFailed(ask.request, STORE_FULL, message, True))
-                continue
-            self._rooms[ask.room] = room
-            self._bytes += len(ask.payload)
             self._last_id += 1
             row = StoredMessage(
                 message_id(self._last_id),
                 ask.kind,
-                ask.room,
+                room.name,
                 ask.type,
                 ts,
                 ask.payload,
@@ -163,12 +169,47 @@ class PureLog:
             room.rows.append(row)
             if ask.mid is not None:
                 room.keys[ask.scope, ask.mid] = (row.off, ask.digest)
+            if self.bytes_max is not None:
+                self._sizes.add(room.name, size_of(row))
             fresh.setdefault(ask.room, []).append(row)
             answers.append(StoreAppended(ask.request, room.ep, row.off, row.id))
         advanced = tuple(
             RoomAdvanced(name, self._rooms[name].ep, rows[-1].off, tuple(rows)) for name, rows in fresh.items()
         )
+        if self.bytes_max is not None and self._sizes.total > self.bytes_max:
+            self._make_room(self.bytes_max)
         return BatchResult(advanced, tuple(answers))
+
+    def _make_room(self, bytes_max: int) -> None:
+        """Trims the biggest rooms until a bit more than what is over is gone, so that it is not asked every time."""
+        sizes, goal, forgotten = self._sizes, bytes_max - (bytes_max >> 8), 0
+        while sizes.total > goal:
+            name, size, least = sizes.biggest()
+            room, over = self._rooms[name], sizes.total - goal
+            count = freed = 0
+            while freed < over and size - freed >= least:
+                freed += size_of(room.rows[count])
+                count += 1
+            self._drop(room, count)
+            forgotten += count
+        if self._forgot is not None:
+            self._forgot(forgotten)
+
+    def _drop(self, kept: _Room, count: int) -> None:
+        """Forgets the oldest entries of a room, and their keys."""
+        old = kept.rows[:count]
+        kept.floor_id = old[-1].id
+        kept.floor += count
+        del kept.rows[:count]
+        keys: list[tuple[str, str]] = []
+        for key, (off, _) in kept.keys.items():
+            if off > kept.floor:
+                break
+            keys.append(key)
+        for key in keys:
+            del kept.keys[key]
+        if self.bytes_max is not None:
+            self._sizes.add(kept.name, -sum(map(size_of, old)))
 
     @staticmethod
     def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
@@ -246,11 +287,7 @@ class PureLog:
             return 0
         count = max(0, min(upto, log.head) - log.floor)
         if count:
-            log.floor_id = log.rows[count - 1].id
-            self._bytes -= sum(len(row.payload_json) for row in log.rows[:count])
-            log.floor += count
-            del log.rows[:count]
-            log.keys = {key: value for key, value in log.keys.items() if value[0] > log.floor}
+            self._drop(log, count)
         return count
 
     def rooms(self) -> list[str]:

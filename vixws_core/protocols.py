@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, overload
+from typing import Protocol, overload, runtime_checkable
 
 import msgspec
 
@@ -13,7 +13,7 @@ from .inputs import Input, Since
 from .log import BatchResult, Page, Position
 from .message import Json, JsonMessage, StoredMessage
 
-__all__ = ["Consumer", "MessageStore", "Outbox", "OutboxEntry", "Post"]
+__all__ = ["Consumer", "Hurried", "MessageStore", "Outbox", "OutboxEntry", "Post"]
 
 
 class Consumer(Protocol):
@@ -105,6 +105,18 @@ class MessageStore(Protocol):
 
     async def trim(self, room: str, upto: int) -> int:
         """Forgets entries up to the offset `upto`; returns how many."""
+        ...
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """What a store may offer besides, so that a server that stops does not wait for it beyond its drain."""
+
+    def hurry(self, wait_s: float, flush_s: float | None = None) -> None:
+        """The end of `run` comes: waits for others, such as their locks, end in `wait_s`, and what waited fails.
+
+        With `flush_s` the flush at the end is over by then. May be called again, which only hurries it more.
+        """
         ...
 
 

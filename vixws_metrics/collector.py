@@ -55,6 +55,20 @@ METRICS: Final = (
         lambda f: f.active_connections,
     ),
     MetricRow("vixws_connections", "counter", "", "Connections accepted.", lambda f: f.connections),
+    MetricRow(
+        "vixws_refused_connections",
+        "counter",
+        "",
+        "Connections turned away over a limit: of all, of those still opening, or of one address.",
+        lambda f: f.refused,
+    ),
+    MetricRow(
+        "vixws_dropped_handshakes",
+        "counter",
+        "",
+        "Handshakes cut because their address held most of the unfinished ones when a newcomer needed room.",
+        lambda f: f.gave_way,
+    ),
     MetricRow("vixws_sessions", "counter", "", "WebSockets opened.", lambda f: f.sessions),
     MetricRow(
         "vixws_received_messages",
@@ -149,6 +163,8 @@ class WebSocketMetrics(Collector):
     def __init__(self) -> None:
         self.fold: Final = Fold()
         self.see: Final = self.fold.see
+        self.count_refused: Final = self.fold.count_refused
+        self.count_gave_way: Final = self.fold.count_gave_way
         self.registry: Final = CollectorRegistry(auto_describe=True)
         self.registry.register(self)
 

@@ -103,6 +103,7 @@ class Fold:
         "connections",
         "deliveries",
         "errors",
+        "gave_way",
         "handler_seconds",
         "joins",
         "leaves",
@@ -110,6 +111,7 @@ class Fold:
         "not_read",
         "received_bytes",
         "received_messages",
+        "refused",
         "sent_bytes",
         "sent_messages",
         "sessions",
@@ -119,6 +121,10 @@ class Fold:
         self.connections: int = 0
         """Transports accepted."""
         self.active_connections: int = 0
+        self.refused: int = 0
+        """Connections turned away over a limit. This and the next are told by whoever accepts: no step has them."""
+        self.gave_way: int = 0
+        """Handshakes ended for the sake of a newcomer of another address."""
         self.sessions: int = 0
         """WebSockets opened."""
         self.active_sessions: int = 0
@@ -199,6 +205,16 @@ class Fold:
                 take = takes.get(type(each))
                 if take is not None:
                     take(each, now)
+
+    # ---- who never comes to the door ------------------------------------------------------------
+
+    def count_refused(self) -> None:
+        """A connection was turned away over a limit."""
+        self.refused += 1
+
+    def count_gave_way(self) -> None:
+        """A handshake was cut for the sake of a newcomer of another address."""
+        self.gave_way += 1
 
     # ---- inputs ---------------------------------------------------------------------------------
 

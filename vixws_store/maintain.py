@@ -55,7 +55,7 @@ def _trim(writer: LogWriter, room: str, upto: int) -> int:
         count = 0
         while removed := writer.trim(room, upto):
             count += removed
-        writer.checkpoint()
+        writer.checkpoint(BUSY_TIMEOUT_S)
         return count
     finally:
         db.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, overload
@@ -15,10 +17,13 @@ from vixws_core.inputs import Input
 from vixws_core.log import BatchResult, LogExecutor, Page, Position, PureLog
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
+from vixws_core.sizes import MEMORY_BYTES, Forgetting
 
 from ._calls import append_ask, batch_asks, settled, wall_time
 
 __all__ = ["MemoryMessageStore"]
+
+LOGGER = logging.getLogger("vixws.store")
 
 
 def _nowhere(*inputs: Input) -> None:
@@ -28,7 +33,8 @@ def _nowhere(*inputs: Input) -> None:
 class MemoryMessageStore:
     """Rooms' logs in memory; see `vixws_core.protocols.MessageStore` for the contract.
 
-    `bytes_max` bounds the payload bytes of all rooms (appends over it fail `store_full`; trim to go on).
+    `bytes_max` bounds what all entries take in memory: over it the oldest of the biggest rooms are trimmed, which the
+    log tells once a minute at most. No append fails for it.
     The log outlives `run`, so a server may be stopped and started with the same store object.
     """
 
@@ -36,8 +42,11 @@ class MemoryMessageStore:
     ready = True
     queue_depth = 0
 
-    def __init__(self, *, bytes_max: int = 1 << 30) -> None:
-        self._log = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1, bytes_max)
+    def __init__(self, *, bytes_max: int = MEMORY_BYTES) -> None:
+        self._forgetting = Forgetting(self._say_forgotten, time.monotonic)
+        first_id = secrets.randbelow(1 << 31) + 1
+        self.bytes_max: int = bytes_max
+        self._log = PureLog(secrets.token_hex(4), first_id, bytes_max, self._forgetting.add)
         self._executor = LogExecutor(self._log, self._tell, wall_time)
         self._post: Post = _nowhere
         self._running = False
@@ -62,6 +71,7 @@ class MemoryMessageStore:
         finally:
             self._post = _nowhere
             self._running = False
+            self._forgetting.tell_rest()
 
     @overload
     async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
@@ -117,6 +127,13 @@ class MemoryMessageStore:
         if result.advanced:
             self._tell(*result.advanced)
         return result
+
+    def _say_forgotten(self, entries: int) -> None:
+        LOGGER.warning(
+            "rooms share %d bytes of memory (memory://?max_bytes=): %d of the oldest messages are forgotten",
+            self.bytes_max,
+            entries,
+        )
 
     def _tell(self, *inputs: Input) -> None:
         self._post(*inputs)

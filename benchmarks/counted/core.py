@@ -117,7 +117,7 @@ def _publish(app: App, router: Router) -> None:
 _APPLICATIONS: dict[str, Callable[[App, Router], None]] = {"echo": _echo, "room": _room, "publish": _publish}
 
 
-def _failed(session: Session | None, exc: Exception, name: str) -> None:
+def _failed(who: object, exc: Exception, name: str) -> None:
     raise RuntimeError(f"{name} failed") from exc
 
 

@@ -137,17 +137,19 @@ class Peer:
 
 @asynccontextmanager
 async def connected(url: str, **options: Any) -> AsyncGenerator[Peer]:
-    """A client that is open until the end of the block; with `path`, over that Unix socket."""
+    """A client that is open until the end of the block; with `path`, over that Unix socket. It offers no compression
+    unless it is told to."""
     opening: Callable[..., Any] = connect_in_loop if url.startswith("wss:") else connect
     if "path" in options:
         opening = partial(unix_connect, uri=url)
     else:
         options |= {"uri": url, "proxy": None}
+    options.setdefault("compression", None)
     stack = ExitStack()
 
     def enter() -> ClientConnection | LoopConnection:
         return stack.enter_context(  # type: ignore[no-any-return]  # one of the two
-            opening(compression=None, open_timeout=PATIENCE_S, close_timeout=5, ping_interval=None, **options)
+            opening(open_timeout=PATIENCE_S, close_timeout=5, ping_interval=None, **options)
         )
 
     connection = await anyio.to_thread.run_sync(enter)
@@ -212,9 +214,9 @@ class RawPeer:
         self._reader = FrameReader(client=True, message_bytes_max=1 << 40)
         self._frames: list[Received] = []
 
-    async def open(self, *, also: bytes = b"", target: str = "/") -> None:
+    async def open(self, *headers: str, also: bytes = b"", target: str = "/") -> None:
         """Sends the request, and `also` in the same write; reads the answer's head."""
-        await self.stream.send(request(target) + also)
+        await self.stream.send(request(target, *headers) + also)
         data = b""
         while b"\r\n\r\n" not in data:
             data += await self.stream.receive()

@@ -25,7 +25,7 @@ from vixws_anyio.cli.config import as_markdown
 from vixws_anyio.cli.terminal import colour, one_line
 from vixws_anyio.config.settings import SETTINGS
 
-from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, refused, serving
+from .command_line import COMMAND, LOG_LINE, LOOPS, PATIENCE_S, last_words, refused, serving
 from .rig import connect_in_loop
 
 
@@ -70,12 +70,15 @@ def test_a_signal_ends_it_with_status_0(tmp_path: Path, loop: str, number: signa
     with serving(tmp_path, "--store", "memory://", *LOOPS[loop]) as served:
         code, lines = served.end(number)
 
+    told = [line.partition("vixws: ")[2] for line in lines[-3:]]
     assert code == 0
-    assert lines[-1].endswith(f"{number.name}: stopping")
+    assert told[:2] == [f"{number.name}: stopping", f"draining: {number.name}; 0 connections have 8 s"]
+    assert re.fullmatch(rf"stopped: {number.name}; the drain took 0\.\d\d s", told[2])
     assert served.ready["store"] == "memory://"
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.threat(30)
 def test_a_second_signal_ends_it_now(tmp_path: Path, loop: str) -> None:
     slow = ("--drain", "3600", "--close-timeout", "3600", "--flush-stall", "3600")
     with (
@@ -95,7 +98,8 @@ def test_a_second_signal_ends_it_now(tmp_path: Path, loop: str) -> None:
     assert first.endswith("SIGTERM: stopping\n")
     assert running
     assert code == 0
-    assert lines[-1].endswith("SIGTERM: stopping now")
+    assert [line.partition("vixws: ")[2] for line in lines if "stopping now" in line] == ["SIGTERM: stopping now"]
+    assert "vixws: stopped: SIGTERM; the drain took " in lines[-1]
 
 
 def test_a_signal_before_it_listens_ends_it_with_status_0(tmp_path: Path) -> None:
@@ -248,6 +252,17 @@ def test_a_port_of_the_metrics_in_use_is_told(tmp_path: Path) -> None:
         line = refused(tmp_path, "--port", "0", "--metrics", f"127.0.0.1:{port}")
 
     assert line.startswith(f"cannot listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_port_of_the_metrics_in_use_names_the_setting_to_change(tmp_path: Path, loop: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ("--port", "0", "--store", "memory://", "--metrics", f"127.0.0.1:{port}")
+        line = last_words(tmp_path, *flags, *LOOPS[loop])
+
+    assert line.startswith(f"vixws serve: cannot listen on 127.0.0.1:{port}: ")
+    assert line.endswith("(metrics.listen: --metrics HOST:PORT puts it elsewhere, --metrics off leaves it out)")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -475,8 +490,11 @@ def test_help_names_every_flag_and_begins_with_those_that_one_needs(capsys: pyte
         "--uvloop",
         "--tls-cert",
         "--tls-key",
+        "--log-format",
+        "--log-level",
     ]
     assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms", "authentication"]
+    assert "--log-format text|json" in text
     assert all(re.search(rf"^  {setting.flag}\b", text, re.MULTILINE) for setting in SETTINGS)
     assert "--max-message-size BYTES" in text
     assert "(default 65536)" in text

@@ -218,6 +218,7 @@ def test_a_configuration_is_a_value() -> None:
 # ---- mistakes ---------------------------------------------------------------------------------------
 
 WHOLE = "expected an integer from 0 to 65535"
+HOSTS = "a host name or an IP address, or up to 16 of them"
 IN_FILE: list[tuple[object, str]] = [
     (b"", "FILE: line 1 column 1: expected JSON (expecting value), got its end"),
     (b"{", "FILE: line 1 column 2: expected JSON (expecting property name enclosed in double quotes), got its end"),
@@ -237,17 +238,17 @@ IN_FILE: list[tuple[object, str]] = [
      "Infinity"),
     (b'{"websocket": {"port": NaN}}', f"FILE: websocket.port: {WHOLE}, got NaN"),
     (b'{"websocket": NaN}', "FILE: websocket: expected an object of settings, got NaN"),
-    (b"NaN", "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got NaN"),
+    (b"NaN", "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got NaN"),
     (b'{"websocket": {"idleTimeout": 1e999}}', "FILE: websocket.idleTimeout: expected a number from 0.01 to 604800"),
     (b" " * 1_048_577, "FILE: expected a JSON file of at most 1048576 bytes, got more"),
     (b'{"websocket": {"port": 1, "port": 2}}', "FILE: port: expected the key once in its object, got it again with 2"),
     (b'{"store": {}, "store": {}}', "FILE: store: expected the key once in its object, got it again with {}"),
-    ([1], "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got [1]"),
-    ("websocket", 'FILE: expected an object of the sections websocket, store, metrics, rooms, auth, got "websocket"'),
+    ([1], "FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got [1]"),
+    ("socket", 'FILE: expected an object of the sections websocket, store, metrics, rooms, auth, log, got "socket"'),
     ({"websocket": [1]}, "FILE: websocket: expected an object of settings, got [1]"),
     ({"websocket": None}, "FILE: websocket: expected an object of settings, got null"),
-    ({"websockets": {}}, "FILE: websockets: unknown section, expected one of websocket, store, metrics, rooms, auth "
-     "(did you mean websocket?), got {}"),
+    ({"websockets": {}}, "FILE: websockets: unknown section, expected one of websocket, store, metrics, rooms, "
+     "auth, log (did you mean websocket?), got {}"),
     ({"port": 9090}, "FILE: port: expected it inside 'websocket', got 9090"),
     ({"websocket": {"prot": 1}}, "FILE: websocket.prot: unknown setting (did you mean port?), got 1"),
     ({"websocket": {"MaxMessageSize": 1}}, "FILE: websocket.MaxMessageSize: unknown setting (did you mean "
@@ -270,10 +271,10 @@ IN_FILE: list[tuple[object, str]] = [
     ({"websocket": {"port": 9090.0}}, f"FILE: websocket.port: {WHOLE}, got 9090.0"),
     ({"websocket": {"port": True}}, f"FILE: websocket.port: {WHOLE}, got true"),
     ({"websocket": {"port": None}}, f"FILE: websocket.port: {WHOLE}, got null"),
-    ({"websocket": {"host": ""}}, 'FILE: websocket.host: expected a host name or an IP address, got ""'),
-    ({"websocket": {"host": "http://x"}}, 'FILE: websocket.host: expected a host name or an IP address, got "http://x"'),
-    ({"websocket": {"host": "a b"}}, 'FILE: websocket.host: expected a host name or an IP address, got "a b"'),
-    ({"websocket": {"host": 127}}, "FILE: websocket.host: expected a host name or an IP address, got 127"),
+    ({"websocket": {"host": ""}}, f'FILE: websocket.host: expected {HOSTS}, got ""'),
+    ({"websocket": {"host": "http://x"}}, f'FILE: websocket.host: expected {HOSTS}, got "http://x"'),
+    ({"websocket": {"host": "a b"}}, f'FILE: websocket.host: expected {HOSTS}, got "a b"'),
+    ({"websocket": {"host": 127}}, f"FILE: websocket.host: expected {HOSTS}, got 127"),
     ({"websocket": {"backend": "curio"}}, 'FILE: websocket.backend: expected "asyncio" or "trio", got "curio"'),
     ({"websocket": {"uvloop": "yes"}}, 'FILE: websocket.uvloop: expected true or false, got "yes"'),
     ({"websocket": {"uvloop": 1}}, "FILE: websocket.uvloop: expected true or false, got 1"),
@@ -342,7 +343,7 @@ ELSEWHERE: list[tuple[Mapping[str, str], Mapping[str, str | bool], str]] = [
     ({"VIXWS_DRAIN": "nan"}, {}, 'environment: VIXWS_DRAIN: expected a number from 0 to 3600 seconds, got "nan"'),
     ({"VIXWS_DRAIN": "8s"}, {}, 'environment: VIXWS_DRAIN: expected a number from 0 to 3600 seconds, got "8s"'),
     ({"VIXWS_UVLOOP": "maybe"}, {}, 'environment: VIXWS_UVLOOP: expected true or false, got "maybe"'),
-    ({"VIXWS_HOST": "a\x1b[31m"}, {}, "environment: VIXWS_HOST: expected a host name or an IP address, got "),
+    ({"VIXWS_HOST": "a\x1b[31m"}, {}, f"environment: VIXWS_HOST: expected {HOSTS}, got "),
     ({"VIXWS_UNSTORED_ROOMS": "a,,b"}, {}, "environment: VIXWS_UNSTORED_ROOMS: expected a list of room patterns"),
     ({}, {"port": "0x50"}, f'--port: {WHOLE}, got "0x50"'),
     ({}, {"metrics_listen": "9100"}, "--metrics: expected HOST:PORT"),

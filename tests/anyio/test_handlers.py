@@ -37,6 +37,7 @@ async def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "thread"])
+@pytest.mark.threat(34)
 async def test_row_34_a_handler_that_raises_ends_its_session_only(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     server = Server(port=0)
 

@@ -21,9 +21,6 @@ pytestmark = pytest.mark.anyio
 GO = {"type": "go", "ref": "1"}
 
 
-VANISHES = pytest.mark.xfail(strict=True, reason="the hub tells of a close only, not of a transport that is gone")
-
-
 class Told:
     """What a handler was told, and when."""
 
@@ -82,7 +79,6 @@ async def test_a_handler_learns_of_the_peers_close_while_it_runs() -> None:
     assert told.closed == [1000]
 
 
-@VANISHES
 async def test_a_handler_learns_of_a_peer_that_is_gone_without_a_word() -> None:
     told = Told()
     async with running(waiting_server(told)) as at:
@@ -187,7 +183,7 @@ async def test_what_came_before_the_peers_close_is_handled() -> None:
 # ---- it is ended --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["close", pytest.param("gone", marks=VANISHES), "stop"])
+@pytest.mark.parametrize("how", ["close", "gone", "stop"])
 async def test_where_it_is_wanted_the_end_of_a_connection_ends_its_handler(
     how: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,7 @@ async def test_an_upgrade_of_an_unknown_path_is_404() -> None:
     assert answer.startswith(b"HTTP/1.1 404 ")
 
 
+@pytest.mark.threat(25)
 async def test_readyz_is_503_while_the_store_is_locked_and_the_room_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     store = SqliteMessageStore(path, limits=Limits(busy_timeout_s=0.05))
@@ -139,6 +140,7 @@ def metrics_port(at: Listening) -> int:
     return int(at.metrics.rpartition(":")[2].partition("/")[0])
 
 
+@pytest.mark.threat(22)
 async def test_row_22_metrics_have_a_listener_of_their_own() -> None:
     metrics = SmallMetrics()
     async with running(with_metrics(metrics)) as at:
@@ -175,6 +177,7 @@ async def test_real_metrics_say_how_many_sessions_are_open() -> None:
     ],
     ids=["root", "beside", "post", "head", "query", "http 1.0", "nonsense", "large head", "many headers"],
 )
+@pytest.mark.threat(22)
 async def test_row_22_whatever_else_is_asked_of_the_metrics_listener_has_an_answer(data: str, status: int) -> None:
     async with running(with_metrics(SmallMetrics())) as at:
         found, headers, body = await http(metrics_port(at), data)
@@ -185,6 +188,7 @@ async def test_row_22_whatever_else_is_asked_of_the_metrics_listener_has_an_answ
     assert again[0] == 200
 
 
+@pytest.mark.threat(22)
 async def test_row_22_a_ninth_scraper_takes_the_place_of_the_one_that_is_here_longest() -> None:
     async with running(with_metrics(SmallMetrics())) as at, AsyncExitStack() as stack:
         port = metrics_port(at)
@@ -202,6 +206,7 @@ async def test_row_22_a_ninth_scraper_takes_the_place_of_the_one_that_is_here_lo
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.threat(22)
 async def test_row_22_idle_connections_shut_no_scraper_out() -> None:
     async with running(with_metrics(SmallMetrics())) as at, AsyncExitStack() as stack:
         port = metrics_port(at)
@@ -214,6 +219,7 @@ async def test_row_22_idle_connections_shut_no_scraper_out() -> None:
     assert found == [200] * 10
 
 
+@pytest.mark.threat(22)
 async def test_row_22_a_scraper_that_is_too_slow_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vixws_anyio.server.listeners.SCRAPE_S", 0.1)
     async with running(with_metrics(SmallMetrics())) as at, raw_peer(metrics_port(at), open=False) as peer:
@@ -253,6 +259,7 @@ async def test_a_scrape_during_shutdown_harms_nothing() -> None:
     assert server.listening is None
 
 
+@pytest.mark.threat(22)
 async def test_row_22_a_connection_that_is_reset_at_once_harms_nobody() -> None:
     async with running(with_metrics(SmallMetrics())) as at:
         port = metrics_port(at)

@@ -47,6 +47,7 @@ class Pauses:
 # ---- how many -----------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(11)
 async def test_row_11_over_the_limit_of_connections_the_answer_is_503_and_room_is_made_again() -> None:
     async with running(server_with(connections_max=2)) as at:
         async with connected(at.ws), connected(at.ws):
@@ -59,6 +60,7 @@ async def test_row_11_over_the_limit_of_connections_the_answer_is_503_and_room_i
     assert headers["retry-after"] == "5"
 
 
+@pytest.mark.threat(11)
 async def test_row_11_connections_that_only_connect_are_limited_by_themselves() -> None:
     async with (
         running(server_with(connections_opening_max=3)) as at,
@@ -74,6 +76,7 @@ async def test_row_11_connections_that_only_connect_are_limited_by_themselves() 
     assert told["ref"] == "1"
 
 
+@pytest.mark.threat(11)
 async def test_row_11_an_address_has_a_limit_of_its_own() -> None:
     settings = {"limit_loopback": True, "connections_per_ip": 2, "handshakes_per_ip_per_s": 1000.0}
     async with running(server_with(**settings)) as at, connected(at.ws), connected(at.ws):
@@ -82,6 +85,7 @@ async def test_row_11_an_address_has_a_limit_of_its_own() -> None:
     assert status == 503
 
 
+@pytest.mark.threat(11)
 async def test_row_11_an_address_has_a_rate_of_its_own() -> None:
     async with running(server_with(limit_loopback=True, handshakes_per_ip_per_s=0.1)) as at:
         statuses = [await status_of(at.port) for _ in range(3)]
@@ -89,6 +93,7 @@ async def test_row_11_an_address_has_a_rate_of_its_own() -> None:
     assert statuses == [200, 503, 503]
 
 
+@pytest.mark.threat(11)
 async def test_row_11_loopback_is_not_limited_unless_asked() -> None:
     async with running(server_with(connections_per_ip=1, handshakes_per_ip_per_s=0.1)) as at, connected(at.ws):
         status = await status_of(at.port)
@@ -97,6 +102,7 @@ async def test_row_11_loopback_is_not_limited_unless_asked() -> None:
 
 
 @pytest.mark.parametrize("limited_host", [True, False])
+@pytest.mark.threat(11)
 def test_an_address_is_an_ipv4_address_or_an_ipv6_network(limited_host: bool) -> None:
     admission = Admission(AdmissionLimits(connections_per_ip=1, handshakes_per_ip_per_s=1000.0), lambda: 0.0)
     first, second = ("2001:db8:1:2::1", "2001:db8:1:2::2") if limited_host else ("2001:db8:1:2::1", "2001:db8:1:3::1")
@@ -136,6 +142,7 @@ def test_addresses_without_a_reason_to_be_remembered_are_forgotten(monkeypatch: 
     assert not admission.admit(5, "192.0.2.3")
 
 
+@pytest.mark.threat(11)
 def test_memory_of_addresses_is_bounded_even_under_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vixws_anyio.server.admission.ADDRESSES_MAX", 3)
     admission = Admission(AdmissionLimits(handshakes_per_ip_per_s=1.0), lambda: 0.0)
@@ -145,12 +152,14 @@ def test_memory_of_addresses_is_bounded_even_under_a_flood(monkeypatch: pytest.M
     assert len(admission._addresses) == 3
 
 
+@pytest.mark.threat(11)
 def test_the_descriptors_of_the_process_bound_the_connections() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     assert open_files_max(10) == (1_000_000 if soft == resource.RLIM_INFINITY else max(1, soft - 10))
 
 
+@pytest.mark.threat(11)
 async def test_row_11_a_process_out_of_descriptors_recovers(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
@@ -196,6 +205,7 @@ def _wait_for_log(path: Path, word: str) -> str:
 # ---- how slow -----------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(8)
 async def test_row_8_a_handshake_has_a_deadline_in_all_however_often_a_byte_comes() -> None:
     async with running(server_with(handshake_timeout_s=0.3)) as at, raw_peer(at.port, open=False) as trickler:
         answer = b""
@@ -218,6 +228,7 @@ async def test_row_8_a_handshake_has_a_deadline_in_all_however_often_a_byte_come
     assert status == 200
 
 
+@pytest.mark.threat(8)
 async def test_row_8_many_tricklers_do_not_keep_a_good_client_out() -> None:
     async with running(server_with(handshake_timeout_s=60)) as at, anyio.create_task_group() as tasks:
 
@@ -236,6 +247,7 @@ async def test_row_8_many_tricklers_do_not_keep_a_good_client_out() -> None:
     assert told["ref"] == "1"
 
 
+@pytest.mark.threat(14)
 async def test_row_14_a_peer_that_answers_no_ping_is_let_go() -> None:
     settings = {"ping_interval_s": 0.1, "pong_timeout_s": 0.1}
     async with running(server_with(**settings)) as at, raw_peer(at.port) as peer:
@@ -265,6 +277,7 @@ async def test_a_peer_that_never_closes_its_half_is_let_go() -> None:
 # ---- how much -----------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(3)
 async def test_row_3_a_message_over_the_limit_is_1009_and_nobody_elses_problem() -> None:
     async with running(server_with(message_bytes_max=1000)) as at, connected(at.ws) as bad, connected(at.ws) as good:
         await bad.send("x" * 1001)
@@ -297,6 +310,7 @@ async def test_garbage_in_place_of_a_request_ends_that_connection(data: bytes) -
     assert status == 200
 
 
+@pytest.mark.threat(34)
 async def test_row_34_headers_that_break_others_break_nothing_here() -> None:
     bad = [
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=abc",
@@ -320,6 +334,7 @@ async def test_row_34_headers_that_break_others_break_nothing_here() -> None:
 
 
 @pytest.mark.parametrize("limited_too", [True, False])
+@pytest.mark.threat(7)
 async def test_row_7_over_the_rate_publishers_wait_and_loopback_is_let_off(limited_too: bool) -> None:
     server = server_with(messages_per_s=200.0, messages_burst=5, limit_loopback=limited_too)
     server.metrics = pauses = Pauses()
@@ -351,12 +366,14 @@ PROXIES = AdmissionLimits(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
         ("", "203.0.113.5", ""),
     ],
 )
+@pytest.mark.threat(11)
 def test_row_11_a_client_behind_a_proxy_is_whom_the_last_trusted_one_heard(
     peer: str, forwarded: str, client: str
 ) -> None:
     assert Admission(PROXIES, lambda: 0.0).client_of(peer, forwarded) == client
 
 
+@pytest.mark.threat(11)
 def test_row_11_a_trusted_proxy_has_no_limit_and_its_clients_have_one_each() -> None:
     limits = AdmissionLimits(connections_per_ip=2, trusted_proxies=("10.0.0.1",))
     admission = Admission(limits, lambda: 0.0)
@@ -370,6 +387,7 @@ def test_row_11_a_trusted_proxy_has_no_limit_and_its_clients_have_one_each() -> 
     assert not admission.is_limited("10.0.0.1")
 
 
+@pytest.mark.threat(11)
 async def test_row_11_over_its_clients_limit_a_trusted_proxy_is_answered_503() -> None:
     server = server_with(connections_per_ip=2, trusted_proxies=("127.0.0.1",), limit_loopback=True)
     peers: list[str] = []

@@ -149,6 +149,7 @@ async def test_a_publish_is_acknowledged_when_it_is_stored(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.threat(30)
 async def test_sigterm_with_clients_connected_closes_them_and_ends_in_time(
     tmp_path: Path, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:

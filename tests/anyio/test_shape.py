@@ -159,6 +159,7 @@ async def test_256_publishes_in_flight_share_commits(tmp_path: Path) -> None:
     assert len(commits) <= 8
 
 
+@pytest.mark.threat(7)
 async def test_row_7_a_flood_of_tiny_frames_leaves_others_their_turn() -> None:
     steps = Steps()
     server = Server(port=0, metrics=steps)

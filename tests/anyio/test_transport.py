@@ -16,6 +16,7 @@ import anyio.to_thread
 import pytest
 import trustme
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.tls import TLSStream
 
 from vixws_anyio import Server, Session
 from vixws_core.errors import LocalError
@@ -139,6 +140,7 @@ async def test_what_the_kernel_does_not_take_at_once_is_written_later_and_in_ord
     assert all(len(str(text)) == size + 4 for text in told[::2])
 
 
+@pytest.mark.threat(13)
 async def test_row_13_a_slow_reader_of_a_stored_room_hurts_nobody_and_loses_nothing(tmp_path: Path) -> None:
     config = limited(send_buffer_bytes=8192, unsent_bytes_low=32_768, unsent_bytes_high=65_536, page_bytes_max=32_768)
     server = Server(config, store=SqliteMessageStore(tmp_path / "chat.db", synchronous="NORMAL"))
@@ -292,6 +294,22 @@ async def test_a_tls_handshake_that_takes_too_long_is_ended(tls: tuple[ssl.SSLCo
         rest = await peer.rest()
 
     assert rest == b""
+
+
+async def test_tls_that_came_late_leaves_the_request_what_is_left_of_the_time(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    config = limited(handshake_timeout_s=1.0)
+    async with running(echo_server(config=config, tls=tls[0])) as at:
+        began = anyio.current_time()
+        async with await anyio.connect_tcp("127.0.0.1", at.port) as plain:
+            await anyio.sleep(0.7)
+            secured = await TLSStream.wrap(plain, hostname="127.0.0.1", ssl_context=tls[1], standard_compatible=False)
+            answer = await secured.receive()
+            took = anyio.current_time() - began
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert 0.95 < took < 1.5
 
 
 async def test_a_slow_reader_over_tls_gets_everything(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

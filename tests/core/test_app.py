@@ -209,7 +209,7 @@ def test_pages_that_fail_are_reported_and_answered_500(router: Router) -> None:
     peer = rig.request(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert bytes(peer.out).startswith(b"HTTP/1.1 500 ")
-    assert [(session, name) for session, _, name in rig.reports] == [(None, "pages")]
+    assert [(str(whose), name) for whose, _, name in rig.reports] == [("<AuthRequest '/' from '1'>", "pages")]
 
 
 # ---- every ref has one final answer -------------------------------------------------------------

@@ -215,6 +215,7 @@ def test_a_bad_payload_is_told_to_its_sender_alone(name: str) -> None:
 
 @pytest.mark.parametrize("room", ["", "a\nb", "a\u200bb", "x" * 129, "\u202eabc"])
 @pytest.mark.parametrize("type", ["chat.join", "chat.leave", "chat.message", "chat.typing", "chat.history"])
+@pytest.mark.threat(17)
 def test_row_17_a_bad_room_is_told_to_its_sender(type: str, room: str) -> None:
     rig = chat()
     peer = rig.connect()

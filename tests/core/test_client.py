@@ -151,6 +151,7 @@ def test_the_host_header_may_be_given() -> None:
     assert b"chat.test" not in rig.request
 
 
+@pytest.mark.threat(36)
 def test_interim_answers_and_frames_behind_the_upgrade_are_taken() -> None:
     rig = Rig()
     rig.put(ClientStart())
@@ -200,6 +201,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("size", [1 << 20, 1_000, 7])
 @pytest.mark.parametrize("name", list(HOSTILE))
+@pytest.mark.threat(36)
 def test_row_36_a_hostile_answer_to_the_upgrade_ends_in_back_off(name: str, size: int) -> None:
     text, status = HOSTILE[name]
     rig = Rig()
@@ -364,6 +366,7 @@ def test_any_chunking_gives_the_same(cuts: list[int]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=6), st.booleans(), st.booleans())
+@pytest.mark.threat(36)
 def test_no_bytes_from_a_server_make_the_machine_raise(chunks: list[bytes], opened: bool, framed: bool) -> None:
     rig = Rig()
     rig.put(ClientStart(), ClientJoin("r"), ClientPublish(1, "r", "t"))
@@ -472,6 +475,7 @@ def closed_with(rig: Rig, code: int, reason: str = "") -> ClientClosed:
     return closed
 
 
+@pytest.mark.threat(31)
 def test_row_31_a_storm_is_spread_over_the_time_told() -> None:
     delays: list[float] = []
     for number in range(2_000):
@@ -487,6 +491,7 @@ def test_row_31_a_storm_is_spread_over_the_time_told() -> None:
     assert all(133 <= count <= 267 for count in tenths)
 
 
+@pytest.mark.threat(31)
 def test_later_attempts_are_spread_over_twice_the_time_up_to_thirty_seconds() -> None:
     longest = [0.0] * 12
     for number in range(300):
@@ -503,6 +508,7 @@ def test_later_attempts_are_spread_over_twice_the_time_up_to_thirty_seconds() ->
 
 
 @pytest.mark.parametrize("progress", ["live", "ack", "message", "pong"])
+@pytest.mark.threat(31)
 def test_progress_resets_the_back_off(progress: str) -> None:
     rig = Rig(seed=b"slow")
     rig.put(ClientStart(), ClientJoin("r"), ClientPublish(1, "r", "t"))

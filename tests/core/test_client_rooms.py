@@ -799,6 +799,7 @@ HOSTILE_FRAMES = {
 
 
 @pytest.mark.parametrize("name", list(HOSTILE_FRAMES))
+@pytest.mark.threat(36)
 def test_row_36_a_broken_frame_closes_with_its_code_and_backs_off(name: str) -> None:
     data, code = HOSTILE_FRAMES[name]
     rig = Rig()
@@ -810,6 +811,7 @@ def test_row_36_a_broken_frame_closes_with_its_code_and_backs_off(name: str) -> 
     assert rig.of(ClientMessage) == []
 
 
+@pytest.mark.threat(36)
 def test_row_36_deep_json_is_text_and_nothing_more() -> None:
     rig = Rig()
     rig.open()

@@ -15,9 +15,24 @@ from .harness import Harness
 
 
 def test_every_setting_names_its_unit() -> None:
-    units = ("_s", "_bytes", "_max", "_low", "_high", "_total", "_per_s", "_burst", "_room", "_rooms", "durable")
+    units = (
+        "_s",
+        "_bytes",
+        "_max",
+        "_low",
+        "_high",
+        "_total",
+        "_per_s",
+        "_per_min",
+        "_burst",
+        "_room",
+        "_rooms",
+        "durable",
+    )
+    switches = {"deflate"}
+    names = {field.name for field in dataclasses.fields(HubConfig)}
 
-    assert [field.name for field in dataclasses.fields(HubConfig) if not field.name.endswith(units)] == []
+    assert {name for name in names if not name.endswith(units)} == switches
 
 
 def test_settings_cannot_be_changed() -> None:

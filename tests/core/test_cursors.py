@@ -255,6 +255,7 @@ def test_catch_up_from_the_tail_goes_on_in_turns_between_rooms() -> None:
     }
 
 
+@pytest.mark.threat(13)
 def test_row_13_slow_reader_becomes_a_catch_up_reader_and_loses_nothing() -> None:
     harness = Harness(SMALL)
     quick, slow = harness.client("africa"), harness.client("africa")
@@ -272,6 +273,7 @@ def test_row_13_slow_reader_becomes_a_catch_up_reader_and_loses_nothing() -> Non
     assert offsets(slow.messages()) == list(range(1, 101))
 
 
+@pytest.mark.threat(13)
 def test_row_13_slow_reader_is_live_again_afterwards() -> None:
     harness = Harness(SMALL)
     slow = harness.client("africa")
@@ -286,6 +288,7 @@ def test_row_13_slow_reader_is_live_again_afterwards() -> None:
     assert offsets(slow.messages()) == [61]
 
 
+@pytest.mark.threat(13)
 def test_row_13_others_do_not_notice_a_slow_reader() -> None:
     harness = Harness(SMALL)
     quick, slow = harness.client("africa"), harness.client("africa")
@@ -307,6 +310,7 @@ def test_parked_reader_costs_nothing_while_the_room_goes_on() -> None:
     assert harness.effects(ReadStore) == []
 
 
+@pytest.mark.threat(32)
 def test_row_32_a_thousand_resumes_of_the_same_place_share_their_reads() -> None:
     harness = Harness(HubConfig(tail_bytes_room=1, page_rows_max=50), log=filled(count=100))
     members = [harness.client() for _ in range(1_000)]
@@ -319,6 +323,7 @@ def test_row_32_a_thousand_resumes_of_the_same_place_share_their_reads() -> None
     assert all(offsets(member.messages()) == list(range(1, 101)) for member in members)
 
 
+@pytest.mark.threat(32)
 def test_row_32_a_reader_gets_only_what_it_takes() -> None:
     harness = Harness(SMALL, log=filled(count=200, size=100))
     member = harness.client()
@@ -334,6 +339,7 @@ def test_row_32_a_reader_gets_only_what_it_takes() -> None:
     assert offsets(member.messages()) == list(range(1, 201))
 
 
+@pytest.mark.threat(32)
 def test_one_connection_has_one_read_under_way() -> None:
     harness = Harness(SMALL)
     rooms = [f"room {number}" for number in range(5)]
@@ -491,6 +497,7 @@ def _asked(harness: Harness) -> ReadStore:
     return ask
 
 
+@pytest.mark.threat(26)
 def test_damaged_row_is_told_as_a_gap_and_its_neighbours_come() -> None:
     harness, member, ask = _reading()
     harness.put(StoreRead(ask.request, EPOCH, 0, 6, (row(1), row(2), row(4), row(6))))

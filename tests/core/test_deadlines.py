@@ -6,6 +6,7 @@ import pytest
 
 from vixws_core import HubConfig
 from vixws_core.effects import (
+    AppMessage,
     Closed,
     CloseTransport,
     Drained,
@@ -20,6 +21,7 @@ from vixws_core.inputs import (
     Accept,
     BytesFlushed,
     Close,
+    Connected,
     Disconnected,
     ListHistory,
     Publish,
@@ -62,6 +64,7 @@ def kinds(harness: Harness) -> list[str]:
 # ---- handshake ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(8)
 def test_row_8_handshake_has_ten_seconds_in_all_however_busy_it_is() -> None:
     harness = Harness()
     peer = harness.connect(request=b"")
@@ -73,6 +76,18 @@ def test_row_8_handshake_has_ten_seconds_in_all_however_busy_it_is() -> None:
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn)]
     assert kinds(harness) == ["handshake_timeout"]
     assert harness.now == 1010.0
+
+
+@pytest.mark.parametrize(("waited_s", "due"), [(0.0, 1010.0), (8.5, 1001.5), (9.99, 1000.01)])
+def test_what_tls_took_of_the_time_for_the_handshake_is_gone(waited_s: float, due: float) -> None:
+    harness = Harness()
+    harness.peers[1] = Peer(harness, 1)
+    harness.put(Connected(1, secure=True, waited_s=waited_s))
+    harness.run_until(due - 0.001)
+    before = kinds(harness)
+    harness.run_until(due)
+
+    assert (before, kinds(harness)) == ([], ["handshake_timeout"])
 
 
 def test_request_that_the_application_does_not_answer_is_503() -> None:
@@ -108,6 +123,7 @@ def test_deadline_of_a_connection_that_is_gone_is_forgotten() -> None:
 # ---- pings and idleness ------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_silent_peer_is_pinged_after_thirty_seconds_and_closed_after_fifty() -> None:
     harness = Harness()
     peer = harness.client()
@@ -178,6 +194,7 @@ def test_message_either_way_keeps_a_connection_from_being_idle() -> None:
     assert when_closed(harness, peer, 1_000) == 600
 
 
+@pytest.mark.threat(6)
 def test_message_must_be_complete_in_thirty_seconds() -> None:
     harness = Harness()
     peer = harness.client()
@@ -191,6 +208,7 @@ def test_message_must_be_complete_in_thirty_seconds() -> None:
     assert kinds(harness) == ["message_timeout"]
 
 
+@pytest.mark.threat(6)
 def test_row_6_pings_between_fragments_do_not_stretch_the_time_of_a_message() -> None:
     harness = Harness()
     peer = harness.client()
@@ -219,6 +237,7 @@ def test_next_message_has_its_own_time() -> None:
 # ---- pauses -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(14)
 def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> None:
     harness = Harness(HubConfig(pending_messages_max=2))
     peer = harness.client()
@@ -239,6 +258,7 @@ def test_row_14_deadlines_are_suspended_while_a_handler_is_not_read_for() -> Non
     assert when_closed(harness, peer, 100) == 30  # The message that began has its whole time again.
 
 
+@pytest.mark.threat(14)
 def test_row_14_parked_connection_is_closed_only_when_it_takes_no_byte() -> None:
     harness = Harness()
     peer = harness.client()
@@ -272,17 +292,18 @@ def test_slow_connection_below_its_mark_is_left_alone() -> None:
 # ---- the drain ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.threat(30)
 def test_row_30_drain_tells_every_client_its_slot_and_closes() -> None:
     harness = Harness(HubConfig(handshakes_per_s=10))
     one, plain, two = harness.client(), harness.connect(), harness.client()
     harness.put(Shutdown(8))
 
     assert one.frames() == [
-        '{"type":"$drain","payload":{"reconnect_in_ms":500,"close_in_ms":8000}}',
+        '{"type":"$drain","payload":{"reconnect_in_ms":500,"close_in_ms":0}}',
         CloseReceived(4200, "the server shuts down"),
     ]
     assert two.frames() == [
-        '{"type":"$drain","payload":{"reconnect_in_ms":625,"close_in_ms":8000}}',
+        '{"type":"$drain","payload":{"reconnect_in_ms":625,"close_in_ms":0}}',
         CloseReceived(4200, "the server shuts down"),
     ]
     assert plain.frames() == [CloseReceived(1012, "the server shuts down")]
@@ -301,6 +322,7 @@ def test_drain_without_connections_is_done_at_once() -> None:
     assert harness.hub.next_deadline() is None
 
 
+@pytest.mark.threat(30)
 def test_drain_waits_for_appends() -> None:
     harness = Harness()
     peer = harness.client()
@@ -376,22 +398,93 @@ def test_drain_handles_frames_that_wait() -> None:
     assert isinstance(frames[-1], CloseReceived)
 
 
-def test_overdue_drain_cuts_what_is_left_off() -> None:
+@pytest.mark.threat(30)
+@pytest.mark.parametrize(("drain_s", "close_in_s"), [(8.0, 7.0), (9.0, 8.0), (0.8, 0.7)])
+@pytest.mark.parametrize(("hello", "code"), [(True, 4200), (False, 1012)])
+def test_whoever_is_busy_is_closed_when_it_was_told_and_cut_at_the_end(
+    drain_s: float, close_in_s: float, hello: bool, code: int
+) -> None:
+    harness = Harness()
+    peer = harness.client() if hello else harness.connect()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    peer.send({"type": "never handled"})
+    began = harness.now
+    harness.put(Shutdown(drain_s))
+    told = [message["payload"]["close_in_ms"] for message in peer.messages()]
+    due = harness.hub.next_deadline()
+    harness.run_until(began + close_in_s - 0.001)
+    early = peer.frames()
+    harness.run_until(began + close_in_s + 0.001)
+    closed, cut = peer.close_seen(), harness.effects(CloseTransport)
+    harness.run_until(began + drain_s)
+
+    assert told == ([round(close_in_s * 1000)] if hello else [])
+    assert due == pytest.approx(began + close_in_s, abs=1e-6)
+    assert early == []
+    assert (closed, cut) == ((code, "the server shuts down"), [])
+    assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
+    assert harness.effects(Drained) == [Drained()]  # Though the handler hangs.
+    assert harness.closes(peer) == []
+    harness.finish(peer)
+    assert harness.closes(peer) == [(1006, "the server shuts down")]
+    assert types_received(harness) == ["hangs"]
+    assert harness.effects(Drained) == [Drained()]
+
+
+def types_received(harness: Harness) -> list[str]:
+    """What the application was given."""
+    return [message.type for message in harness.received if isinstance(message, AppMessage)]
+
+
+def test_a_peer_that_answers_the_close_of_a_drain_ends_before_its_end() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.store_held = True
+    peer.publish("africa", ref="1")
+    harness.put(Shutdown(8))
+    harness.run_until(harness.now + 7)
+    seen = peer.close_seen()
+    peer.raw(close_frame(4200))
+
+    assert seen == (4200, "the server shuts down")
+    assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, False)]
+    assert harness.effects(Drained) == []  # The append is not answered.
+    harness.run_until(harness.now + 1)
+    assert harness.effects(Drained) == [Drained()]
+
+
+def test_a_peer_that_began_its_close_gets_its_own_code_at_the_end_of_a_drain() -> None:
     harness = Harness()
     peer = harness.client()
     harness.finishing = False
     peer.send({"type": "hangs"})
     harness.put(Shutdown(8))
-    due = harness.hub.next_deadline()
-    harness.run_until(harness.now + 8)
+    harness.run_until(harness.now + 6)
+    peer.raw(close_frame(1000))
+    harness.run_until(harness.now + 1)
 
-    assert due == 1008.0
+    assert peer.close_seen() == (1000, "")
+
+
+def test_a_drain_that_is_hurried_closes_earlier_and_never_twice() -> None:
+    harness = Harness()
+    peer = harness.client()
+    harness.finishing = False
+    peer.send({"type": "hangs"})
+    harness.put(Shutdown(80))
+    peer.frames()
+    harness.put(Shutdown(8))
+    due = harness.hub.next_deadline()
+    harness.run_until(harness.now + 7)
+    seen = peer.close_seen()
+    harness.put(Shutdown(0.5))
+    harness.run_until(harness.now + 0.5)
+
+    assert due == 1007.0
+    assert seen == (4200, "the server shuts down")
+    assert peer.frames() == []
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
-    assert harness.effects(Drained) == [Drained()]  # Though the handler hangs.
-    assert harness.closes(peer) == []
-    harness.finish(peer)
-    assert harness.closes(peer) == [(1006, "")]
-    assert harness.effects(Drained) == [Drained()]
 
 
 def test_overdue_drain_does_not_wait_for_the_store() -> None:
@@ -434,6 +527,7 @@ def test_overdue_drain_tells_the_end_of_a_connection_with_frames_waiting() -> No
     assert harness.hub.connections == 0
 
 
+@pytest.mark.threat(30)
 def test_row_30_second_shutdown_shortens_the_drain_and_never_stretches_it() -> None:
     harness = Harness()
     peer = harness.client()
@@ -447,7 +541,7 @@ def test_row_30_second_shutdown_shortens_the_drain_and_never_stretches_it() -> N
     now = harness.hub.next_deadline()
     harness.settle()
 
-    assert (unchanged, now) == (1008.0, 1000.0)
+    assert (unchanged, now) == (1007.0, 1000.0)
     assert harness.effects(CloseTransport) == [CloseTransport(peer.conn, True)]
     assert [frame for frame in peer.frames() if isinstance(frame, str)] == []
 
@@ -631,6 +725,7 @@ def test_time_without_a_byte_taken_counts_from_when_a_connection_was_parked() ->
     assert when_closed(harness, peer, 10) == 1
 
 
+@pytest.mark.threat(13)
 def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     """Our ping stands behind what waits for it: bytes that it takes count as life."""
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
@@ -645,6 +740,7 @@ def test_row_13_a_reader_that_reads_slowly_is_no_dead_one() -> None:
     assert when_closed(harness, peer, 60) <= 15
 
 
+@pytest.mark.threat(14)
 def test_row_14_a_peer_that_takes_all_and_says_nothing_is_dead() -> None:
     harness = Harness(HubConfig(ping_interval_s=10, pong_timeout_s=5, idle_timeout_s=0))
     peer = harness.client()

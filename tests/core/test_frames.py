@@ -33,7 +33,11 @@ LARGE = 1 << 40
 
 def oracle(chunks: list[bytes], client: bool) -> list[Received]:
     """What wsproto alone makes of the bytes."""
-    connection = Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER)
+    return events_of(Connection(ConnectionType.CLIENT if client else ConnectionType.SERVER), chunks)
+
+
+def events_of(connection: Connection, chunks: list[bytes]) -> list[Received]:
+    """What a connection of wsproto makes of the bytes."""
     out: list[Received] = []
     text: list[str] = []
     binary: list[bytes] = []
@@ -92,7 +96,7 @@ def raw_frame(first: int, payload: bytes, mask: bytes | None, form: int) -> byte
         head = bytes((first, bit | 126)) + size.to_bytes(2, "big")
     else:
         head = bytes((first, bit | 127)) + size.to_bytes(8, "big")
-    return head + (b"" if mask is None else mask + mask_bytes(payload, mask))
+    return head + (payload if mask is None else mask + mask_bytes(payload, mask))
 
 
 payloads = st.one_of(
@@ -178,6 +182,7 @@ def test_control_frames_pass_between_fragments(opcode: int) -> None:
 
 
 @pytest.mark.parametrize("declared", [101, 1 << 30, (1 << 63) - 1])
+@pytest.mark.threat(3)
 def test_row_3_oversize_is_refused_from_the_header(declared: int) -> None:
     reader = FrameReader(message_bytes_max=100)
     head = bytes((0x82, 0x80 | declared)) if declared < 126 else bytes((0x82, 0xFF)) + declared.to_bytes(8, "big")
@@ -187,6 +192,7 @@ def test_row_3_oversize_is_refused_from_the_header(declared: int) -> None:
     assert reader.held == 0
 
 
+@pytest.mark.threat(3)
 def test_row_3_the_limit_counts_over_fragments_and_starts_anew() -> None:
     reader = FrameReader(message_bytes_max=100)
     whole = raw_frame(0x02, b"a" * 60, MASK, 0) + raw_frame(0x80, b"b" * 40, MASK, 0)
@@ -197,6 +203,7 @@ def test_row_3_the_limit_counts_over_fragments_and_starts_anew() -> None:
     ]
 
 
+@pytest.mark.threat(6)
 def test_row_6_fragments_have_a_maximum() -> None:
     reader = FrameReader(message_bytes_max=100, fragments_max=3)
     data = raw_frame(0x01, b"", MASK, 0) + raw_frame(0x00, b"", MASK, 0) * 2
@@ -245,6 +252,7 @@ def fragments(count: int, mask: bytes | None = MASK) -> bytes:
     return b"\x01" + first[1:] + (b"\x00" + first[1:]) * count
 
 
+@pytest.mark.threat(7)
 def test_row_7_fragments_count_as_what_is_taken_in_one_call() -> None:
     reader = FrameReader(message_bytes_max=1_000)
     taken = []

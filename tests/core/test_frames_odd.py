@@ -31,6 +31,7 @@ def test_length_in_a_longer_form_than_needed_is_refused(length: bytes) -> None:
     assert failed.code == 1002
 
 
+@pytest.mark.threat(3)
 def test_row_3_sum_over_fragments_is_refused_from_the_header_that_exceeds_it() -> None:
     reader = FrameReader(message_bytes_max=1_000)
     first = bytes((TEXT, 0xFE)) + (600).to_bytes(2, "big") + MASK + mask_bytes(b"x" * 600, MASK)
@@ -42,6 +43,7 @@ def test_row_3_sum_over_fragments_is_refused_from_the_header_that_exceeds_it() -
     assert reader.feed(first) == []
 
 
+@pytest.mark.threat(3)
 def test_row_3_sum_over_fragments_at_the_limit_is_good() -> None:
     reader = FrameReader(message_bytes_max=1_000)
     first = bytes((TEXT, 0xFE)) + (600).to_bytes(2, "big") + MASK + mask_bytes(b"x" * 600, MASK)

@@ -118,6 +118,7 @@ def test_without_a_grant_nothing_is_done_and_nothing_depends_on_the_room(message
 
 
 @pytest.mark.parametrize("message", EVERY)
+@pytest.mark.threat(2)
 def test_a_hook_that_fails_grants_nothing(message: dict[str, Any]) -> None:
     policy = Policy()
     for action in ("join", "read", "publish"):
@@ -485,6 +486,7 @@ def _result_of_kept(coroutine: Any, result: object) -> object:
     return result
 
 
+@pytest.mark.threat(2)
 def test_who_was_put_out_may_come_back_only_with_a_grant() -> None:
     policy = Policy()
     policy.allow("ada", "a")
@@ -533,6 +535,7 @@ def test_an_ack_behind_the_kick_tells_nothing_of_the_room() -> None:
     assert ack == {"type": "$ack", "ref": "1", "payload": {"mid": "m"}}
 
 
+@pytest.mark.threat(2)
 def test_a_join_whose_position_is_asked_is_answered_when_it_is_taken_back() -> None:
     policy = Policy()
     policy.allow("ada", "a")

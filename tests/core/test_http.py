@@ -107,6 +107,7 @@ def test_offered_subprotocols_are_told_in_order() -> None:
     assert head.subprotocols == ("b", "a", "c")
 
 
+@pytest.mark.threat(10)
 def test_extensions_are_never_agreed_on() -> None:
     peer = Harness().connect(request=GOOD["deflate with a wrong parameter"])
     peer.frames()
@@ -221,11 +222,13 @@ ODD: dict[str, tuple[bytes, int]] = {
 }
 
 
+@pytest.mark.threat(10)
 def test_rows_8_to_10_table_has_at_least_48_odd_heads() -> None:
     assert len(ODD) >= 48
 
 
 @pytest.mark.parametrize(("data", "status"), ODD.values(), ids=ODD.keys())
+@pytest.mark.threat(10)
 def test_row_10_odd_head_is_refused_whole_and_byte_by_byte(data: bytes, status: int) -> None:
     whole, rest = read(data)
 
@@ -236,6 +239,7 @@ def test_row_10_odd_head_is_refused_whole_and_byte_by_byte(data: bytes, status: 
 
 
 @pytest.mark.parametrize(("data", "status"), ODD.values(), ids=ODD.keys())
+@pytest.mark.threat(10)
 def test_row_10_refusal_is_answered_told_and_final(data: bytes, status: int) -> None:
     harness = Harness()
     peer = harness.connect(request=data)
@@ -270,6 +274,7 @@ def test_every_refusal_says_why_in_one_line() -> None:
 
 @pytest.mark.parametrize("step", [None, 1_024, 1])
 @pytest.mark.parametrize(("size", "good"), [(8_191, True), (8_192, True), (8_193, False), (65_000, False)])
+@pytest.mark.threat(9)
 def test_row_9_head_has_the_same_verdict_in_any_pieces(size: int, good: bool, step: int | None) -> None:
     data = handshake(x_pad="a")
     data = data.replace(b"X-Pad: a", b"X-Pad: " + b"a" * (size - len(data) + 1))
@@ -372,6 +377,7 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize(("name", "value"), INJECTIONS, ids=repr)
+@pytest.mark.threat(19)
 def test_row_19_header_injection_is_the_callers_fault_and_nothing_is_sent(name: str, value: str) -> None:
     harness = Harness()
     harness.accepting = False

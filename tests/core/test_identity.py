@@ -124,6 +124,7 @@ def test_a_user_may_bring_headers_for_the_101() -> None:
 
 
 @pytest.mark.parametrize("answer", [True, "ada", {"id": "ada"}, LocalError("broken"), ValueError("x"), KeyError("x")])
+@pytest.mark.threat(2)
 def test_what_is_no_user_is_a_500_and_never_a_pass(answer: object) -> None:
     router = RootRouter()
 
@@ -142,6 +143,7 @@ def test_what_is_no_user_is_a_500_and_never_a_pass(answer: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["pass", "denial"])
+@pytest.mark.threat(19)
 def test_a_header_that_cannot_be_sent_is_a_500(where: str) -> None:
     router = RootRouter()
 
@@ -158,6 +160,7 @@ def test_a_header_that_cannot_be_sent_is_a_500(where: str) -> None:
     assert len(rig.reports) == 1 and rig.app.sessions() == []
 
 
+@pytest.mark.threat(2)
 def test_a_hook_that_waits_has_a_deadline_and_then_the_answer_is_503() -> None:
     router = RootRouter()
 
@@ -176,6 +179,7 @@ def test_a_hook_that_waits_has_a_deadline_and_then_the_answer_is_503() -> None:
     assert quick.ask(hello())[0]["payload"]["user"] == "ada"
 
 
+@pytest.mark.threat(2)
 def test_an_answer_for_one_who_is_gone_is_for_nobody() -> None:
     router = RootRouter()
     opened: list[Session] = []
@@ -295,6 +299,7 @@ def test_a_bad_token_or_none_ends_the_connection_for_good(message: dict[str, Any
 
 
 @pytest.mark.parametrize("failure", [ValueError("broken"), TimeoutError()])
+@pytest.mark.threat(2)
 def test_a_hook_that_fails_lets_nobody_in_and_the_client_may_come_back(failure: Exception) -> None:
     router = RootRouter()
 
@@ -313,6 +318,7 @@ def test_a_hook_that_fails_lets_nobody_in_and_the_client_may_come_back(failure: 
     assert len(rig.reports) == 1
 
 
+@pytest.mark.threat(2)
 def test_who_proves_nothing_in_time_is_closed() -> None:
     router = RootRouter()
     by_token(router)
@@ -421,6 +427,7 @@ def expiring(router: RootRouter, rig_wall: float, *lives: float) -> list[AuthReq
     return asked
 
 
+@pytest.mark.threat(2)
 def test_a_client_is_asked_for_another_proof_in_time_and_closed_without_one() -> None:
     router = RootRouter()
     expiring(router, 1_800_000_000.0 + 100.0, 60.0)
@@ -500,6 +507,7 @@ def test_a_plain_client_is_not_asked_and_is_closed_at_the_end() -> None:
     assert closed is not None and closed[0] == 4101
 
 
+@pytest.mark.threat(2)
 def test_the_end_comes_for_a_parked_reader_too() -> None:
     router = RootRouter()
     expiring(router, 1_800_000_100.0, 5.0)

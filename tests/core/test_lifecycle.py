@@ -189,6 +189,7 @@ def test_sixty_four_waiting_messages_pause_reading_and_an_idle_handler_resumes_i
     assert len(harness.received) == 65
 
 
+@pytest.mark.threat(7)
 def test_row_7_messages_waiting_for_a_busy_handler_are_bounded() -> None:
     harness, peer = busy()
     peer.send(*({"type": "a"} for _ in range(1_000)))
@@ -201,6 +202,7 @@ def test_row_7_messages_waiting_for_a_busy_handler_are_bounded() -> None:
     assert len(harness.received) == 1_001
 
 
+@pytest.mark.threat(7)
 def test_row_7_frames_of_a_sender_that_is_gone_wait_for_its_busy_handler_too() -> None:
     harness, peer = busy()
     peer.raw(text_frame({"type": "a"}) * 1_000)
@@ -258,6 +260,7 @@ def test_failed_handler_closes_1011_and_drops_what_waits() -> None:
     assert harness.closes(peer) == [(1011, "")]
 
 
+@pytest.mark.threat(34)
 def test_row_34_failed_handler_touches_nobody_else() -> None:
     harness = Harness()
     other = harness.client("africa")
@@ -292,6 +295,7 @@ def test_finish_that_nobody_waits_for_is_ignored() -> None:
 # ---- many frames at once ----------------------------------------------------------------------------
 
 
+@pytest.mark.threat(7)
 def test_row_7_a_flood_of_tiny_frames_is_taken_64_a_step() -> None:
     harness = Harness()
     peer, other = harness.client(), harness.client()
@@ -342,6 +346,7 @@ def test_connection_that_is_gone_still_has_its_waiting_frames_handled() -> None:
     assert harness.hub.connections == 0
 
 
+@pytest.mark.threat(12)
 def test_row_12_ping_flood_is_closed_with_1008() -> None:
     harness = Harness()
     peer = harness.client()
@@ -351,6 +356,7 @@ def test_row_12_ping_flood_is_closed_with_1008() -> None:
     assert harness.effects(PeerMisbehaved)[-1].kind == "rate_limited"
 
 
+@pytest.mark.threat(12)
 def test_row_12_every_ping_of_a_read_is_answered_in_order() -> None:
     harness = Harness()
     peer = harness.client()
@@ -359,6 +365,7 @@ def test_row_12_every_ping_of_a_read_is_answered_in_order() -> None:
     assert peer.frames() == [PongReceived(b"%d" % number) for number in range(50)]
 
 
+@pytest.mark.threat(12)
 def test_row_12_twenty_pings_a_second_are_fine_for_ever() -> None:
     harness = Harness()
     peer = harness.client()
@@ -371,6 +378,7 @@ def test_row_12_twenty_pings_a_second_are_fine_for_ever() -> None:
     assert not harness.hub.is_open(peer.conn)
 
 
+@pytest.mark.threat(6)
 def test_row_6_too_many_fragments_are_closed_with_1008() -> None:
     harness = Harness(HubConfig(fragments_max=3))
     peer = harness.client()
@@ -382,6 +390,7 @@ def test_row_6_too_many_fragments_are_closed_with_1008() -> None:
 
 
 @pytest.mark.parametrize("declared", [65_537, 1 << 30, (1 << 63) - 1])
+@pytest.mark.threat(3)
 def test_row_3_message_over_the_limit_is_refused_from_its_header(declared: int) -> None:
     harness = Harness()
     peer = harness.client()
@@ -391,6 +400,7 @@ def test_row_3_message_over_the_limit_is_refused_from_its_header(declared: int) 
     assert harness.effects(PeerMisbehaved)[-1].kind == "too_large"
 
 
+@pytest.mark.threat(3)
 def test_row_3_message_of_the_largest_size_is_good() -> None:
     harness = Harness()
     peer = harness.client()
@@ -415,6 +425,7 @@ def test_row_3_message_of_the_largest_size_is_good() -> None:
     ],
     ids=["unmasked", "utf8", "surrogate", "opcode", "continuation", "rsv", "short close", "close 1005", "close utf8"],
 )
+@pytest.mark.threat(15)
 def test_row_15_broken_frames_are_closed_with_the_right_code(data: bytes, code: int, kind: str) -> None:
     harness = Harness()
     peer = harness.client()
@@ -459,6 +470,7 @@ def test_message_to_all_of_nobody_is_nothing() -> None:
     assert harness.put(SendToAll(b"hi")) == []
 
 
+@pytest.mark.threat(13)
 def test_row_13_directed_send_is_refused_above_the_mark() -> None:
     harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=1_000))
     peer = harness.client()
@@ -473,6 +485,7 @@ def test_row_13_directed_send_is_refused_above_the_mark() -> None:
     assert [type(effect) for effect in taken] == [SendBytes]
 
 
+@pytest.mark.threat(13)
 def test_row_13_message_to_all_parks_whom_it_fills() -> None:
     harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=1_000))
     slow, quick = harness.client(), harness.client()
@@ -485,6 +498,7 @@ def test_row_13_message_to_all_parks_whom_it_fills() -> None:
     assert harness.effects(PauseReading) == [PauseReading(slow.conn)]
 
 
+@pytest.mark.threat(13)
 def test_row_13_budget_of_all_connections_parks_at_the_low_mark() -> None:
     harness = Harness(HubConfig(unsent_bytes_low=100, unsent_bytes_high=10_000, unsent_bytes_total=1_000))
     slow = [harness.client() for _ in range(10)]
@@ -531,8 +545,9 @@ def test_commands_about_connections_just_gone_are_ignored() -> None:
     assert harness.put(Disconnected(peer.conn)) == []
 
 
+@pytest.mark.threat(32)
 def test_row_32_peer_that_reads_nothing_cannot_ask_for_more_and_more() -> None:
-    harness = Harness()
+    harness = Harness(HubConfig(asks_per_s=0))
     for _ in range(20):
         harness.put(Publish("africa", "chat", encode_json({"x": "y" * 60_000})))
     peer = harness.client()
@@ -555,8 +570,9 @@ def test_row_32_peer_that_reads_nothing_cannot_ask_for_more_and_more() -> None:
     assert peer.types() == ["$page"] * 800
 
 
+@pytest.mark.threat(32)
 def test_row_32_history_that_is_not_answered_yet_is_bounded() -> None:
-    harness = Harness()
+    harness = Harness(HubConfig(asks_per_s=0))
     harness.store_held = True
     peer = harness.client()
     peer.raw(text_frame('{"type":"$history","room":"africa"}') * 1_000)
@@ -702,6 +718,7 @@ def test_everything_behind_our_close_is_discarded() -> None:
     assert harness.closes(peer) == [(1000, "")]
 
 
+@pytest.mark.threat(12)
 def test_row_12_a_flood_behind_our_close_is_cut_after_a_budget() -> None:
     """It is looked through for the peer's close and not parsed; what may be under way has room."""
     harness = Harness()

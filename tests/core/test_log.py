@@ -129,22 +129,6 @@ def test_key_lives_as_long_as_its_message() -> None:
     assert (known.off, known.dup) == (2, True)
 
 
-def test_full_log_refuses_until_something_is_trimmed() -> None:
-    log = PureLog("e", bytes_max=10)
-    answers = log.append_batch(
-        [append(1, size=6), append(2, size=6), append(3, "s", size=4), append(4, "t")], ""
-    ).answers
-    log.trim("r", 1)
-    (after,) = log.append_batch([append(5, size=6)], "").answers
-
-    assert [type(answer) for answer in answers] == [StoreAppended, StoreFailed, StoreAppended, StoreFailed]
-    assert [(a.code, a.retry) for a in answers if isinstance(a, StoreFailed)] == [("store_full", True)] * 2
-    assert "10 bytes" in answers[1].message  # type: ignore[union-attr]  # It is the failure.
-    assert isinstance(after, StoreAppended)
-    assert after.off == 2
-    assert log.rooms() == ["r", "s"]  # A room whose only append failed is none.
-
-
 # ---- reading --------------------------------------------------------------------------------------------
 
 

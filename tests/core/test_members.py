@@ -211,6 +211,7 @@ def test_answer_older_than_the_room_is_asked_again() -> None:
     assert joined_of(peer.messages())["recovered"] is True
 
 
+@pytest.mark.threat(27)
 def test_log_that_lost_writes_resets_its_members_and_tells_who_is_ahead() -> None:
     harness = Harness(log=filled(9))
     old = harness.client("africa")
@@ -457,6 +458,7 @@ def test_re_join_of_an_unstored_room_is_answered() -> None:
     assert peer.types() == ["typing"]
 
 
+@pytest.mark.threat(17)
 def test_row_17_join_beyond_the_limit_is_answered_and_no_close() -> None:
     harness = Harness()
     peer = harness.client(*(f"room {number}" for number in range(128)))
@@ -532,6 +534,7 @@ GOOD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: ascii(name)[:20])
+@pytest.mark.threat(17)
 def test_row_17_bad_room_is_answered_and_no_close(name: str) -> None:
     harness = Harness()
     peer, other = harness.client(), harness.client("africa")
@@ -547,6 +550,7 @@ def test_row_17_bad_room_is_answered_and_no_close(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: ascii(name)[:20])
+@pytest.mark.threat(17)
 def test_row_17_bad_room_of_the_application_is_an_exception(name: str) -> None:
     harness = Harness()
     peer = harness.client()
@@ -558,6 +562,7 @@ def test_row_17_bad_room_of_the_application_is_an_exception(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES, ids=lambda name: ascii(name)[:20])
+@pytest.mark.threat(18)
 def test_row_18_good_room_round_trips(name: str) -> None:
     harness = Harness()
     peer = harness.client(name)

@@ -52,20 +52,24 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("origin", "host", "verdict"), TABLE)
+@pytest.mark.threat(1)
 def test_threat_1_an_origin_is_our_own_or_stands_in_the_list(origin: str, host: str, verdict: bool | None) -> None:
     assert LISTED.judge((("host", host), ("origin", origin))) is verdict
 
 
+@pytest.mark.threat(1)
 def test_threat_1_two_origins_are_none() -> None:
     headers = (("host", "a.example"), ("origin", "http://a.example"), ("origin", "http://a.example"))
 
     assert Origins().judge(headers) is None
 
 
+@pytest.mark.threat(1)
 def test_threat_1_without_an_origin_cookies_do_not_count() -> None:
     assert Origins().judge((("host", "a.example"),)) is False
 
 
+@pytest.mark.threat(1)
 def test_threat_1_where_every_page_may_connect_only_those_we_know_show_cookies() -> None:
     every = Origins(("*", "https://app.example.org"))
 
@@ -82,6 +86,7 @@ def test_what_is_no_origin_is_none_in_the_list(text: str) -> None:
         Origins((text,))
 
 
+@pytest.mark.threat(1)
 def test_threat_1_a_foreign_page_is_refused_before_anybody_is_asked() -> None:
     router = RootRouter()
     asked: list[AuthRequest] = []
@@ -101,6 +106,7 @@ def test_threat_1_a_foreign_page_is_refused_before_anybody_is_asked() -> None:
 @pytest.mark.parametrize(
     ("origin", "cookies"), [("Origin: http://example.com", {"sid": "1", "b": "2"}), ("X-A: 1", {})]
 )
+@pytest.mark.threat(1)
 def test_threat_1_cookies_are_shown_of_pages_that_we_know_only(origin: str, cookies: dict[str, str]) -> None:
     router = RootRouter()
     asked: list[AuthRequest] = []

@@ -29,4 +29,6 @@ def test_these_worlds_have_everything_in_them() -> None:
         for oracle in world.grants:
             counts.update(oracle.counts)
 
-    assert all(counts[kind] > 10 for kind in ("message", "$joined", "$page", "$position", "stored", "denied", "kicked"))
+    assert all(
+        counts[kind] > 10 for kind in ("message", "$joined", "$page", "$position", "stored", "refused", "kicked")
+    )

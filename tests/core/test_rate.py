@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from vixws_core.config import HubConfig
 from vixws_core.effects import PauseReading, PeerMisbehaved, ResumeReading
 from vixws_core.inputs import Connected
@@ -21,6 +23,7 @@ def ask(peer: Peer, *numbers: int) -> None:
         peer.send({"type": "$ping", "ref": str(number)})
 
 
+@pytest.mark.threat(7)
 def test_row_7_over_its_rate_a_connection_is_not_read_until_its_messages_are_due() -> None:
     harness = Harness(SLOW)
     peer, other = harness.client(), harness.client()  # Its $hello is the first of the twenty.
@@ -41,6 +44,7 @@ def test_row_7_over_its_rate_a_connection_is_not_read_until_its_messages_are_due
     assert harness.effects(PeerMisbehaved) == []
 
 
+@pytest.mark.threat(7)
 def test_row_7_in_the_long_run_a_connection_gets_its_rate_and_loses_nothing() -> None:
     harness = Harness(SLOW)
     peer = harness.client()
@@ -56,6 +60,7 @@ def test_row_7_in_the_long_run_a_connection_gets_its_rate_and_loses_nothing() ->
     assert taken == [str(number) for number in range(300)]
 
 
+@pytest.mark.threat(7)
 def test_row_7_a_connection_that_is_not_limited_has_no_rate() -> None:
     harness = Harness(SLOW)
     peer = harness.peers[1] = Peer(harness, 1)
@@ -67,6 +72,7 @@ def test_row_7_a_connection_that_is_not_limited_has_no_rate() -> None:
     assert harness.effects(PauseReading) == []
 
 
+@pytest.mark.threat(7)
 def test_row_7_what_a_limited_connection_sent_before_it_went_is_handled() -> None:
     harness = Harness(SLOW)
     reader, peer = harness.client("africa"), harness.client()
@@ -79,6 +85,7 @@ def test_row_7_what_a_limited_connection_sent_before_it_went_is_handled() -> Non
     assert len(harness.closes(peer)) == 1
 
 
+@pytest.mark.threat(7)
 def test_row_7_fragments_cost_as_much_as_messages() -> None:
     harness = Harness(SLOW)
     peer = harness.client()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vixws_core import HubConfig
@@ -13,7 +15,10 @@ from vixws_core.log import PureLog
 from .app_rig import AppRig, typed
 from .harness import REQUEST, Harness, Peer
 
-QUIET = {"ping_interval_s": 0.0, "idle_timeout_s": 0.0}
+
+def quiet(**more: Any) -> HubConfig:
+    """A configuration in which nothing happens by itself."""
+    return HubConfig(ping_interval_s=0, idle_timeout_s=0, **more)
 
 
 def ask(kind: str, number: int) -> dict[str, object]:
@@ -32,8 +37,9 @@ def is_resting(harness: Harness, peer: Peer) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["$join", "$history", "$position"])
+@pytest.mark.threat(17)
 def test_row_17_questions_over_their_rate_are_not_read_until_they_are_due(kind: str) -> None:
-    harness = Harness(HubConfig(asks_per_s=10, asks_burst=20, rooms_max=1_000, **QUIET))
+    harness = Harness(quiet(asks_per_s=10, asks_burst=20, rooms_max=1_000))
     peer = harness.client()
     asked = [ask(kind, number) for number in range(200)]
 
@@ -51,9 +57,10 @@ def test_row_17_questions_over_their_rate_are_not_read_until_they_are_due(kind: 
     assert len({message["ref"] for message in peer.messages() if "ref" in message}) == 200, "none is lost"
 
 
+@pytest.mark.threat(32)
 def test_rows_of_a_page_count() -> None:
     log = PureLog("ep1")
-    harness = Harness(HubConfig(asks_per_s=1, asks_burst=12, **QUIET), log=log)
+    harness = Harness(quiet(asks_per_s=1, asks_burst=12), log=log)
     writer = harness.client()
     for number in range(500):
         writer.publish("africa", str(number))
@@ -68,7 +75,7 @@ def test_rows_of_a_page_count() -> None:
 
 
 def test_rooms_that_a_client_begins_have_a_rate() -> None:
-    harness = Harness(HubConfig(new_rooms_per_min=30, **QUIET))
+    harness = Harness(quiet(new_rooms_per_min=30))
     peer = harness.client()
 
     for number in range(1_000):
@@ -83,7 +90,7 @@ def test_rooms_that_a_client_begins_have_a_rate() -> None:
 
 
 def test_a_room_that_is_there_and_a_repeat_begin_none() -> None:
-    harness = Harness(HubConfig(new_rooms_per_min=2, **QUIET))
+    harness = Harness(quiet(new_rooms_per_min=2))
     peer = harness.client()
 
     for number in range(50):
@@ -94,7 +101,7 @@ def test_a_room_that_is_there_and_a_repeat_begin_none() -> None:
 
 
 def test_rates_do_not_hold_for_who_is_not_limited() -> None:
-    harness = Harness(HubConfig(asks_per_s=1, asks_burst=1, new_rooms_per_min=1, **QUIET))
+    harness = Harness(quiet(asks_per_s=1, asks_burst=1, new_rooms_per_min=1))
     peer = harness.peers[1] = Peer(harness, 1)
     harness.put(Connected(1, limited=False))
     peer.raw(REQUEST)
@@ -113,8 +120,9 @@ def by_header() -> RootRouter:
     return router
 
 
+@pytest.mark.threat(7)
 def test_a_user_has_one_rate_for_all_connections_and_others_have_their_own() -> None:
-    config = HubConfig(user_messages_per_s=10, user_messages_burst=100, **QUIET)
+    config = quiet(user_messages_per_s=10, user_messages_burst=100)
     rig = AppRig(by_header(), config=config)
     peers = [rig.connect("/", f"Authorization: Bearer {user}") for user in ("ada", "ada", "bob")]
 
@@ -133,7 +141,7 @@ def test_a_user_has_one_rate_for_all_connections_and_others_have_their_own() -> 
 
 
 def test_a_users_questions_and_new_rooms_count_together() -> None:
-    rig = AppRig(by_header(), config=HubConfig(asks_per_s=1, asks_burst=10, rooms_max=100, **QUIET))
+    rig = AppRig(by_header(), config=quiet(asks_per_s=1, asks_burst=10, rooms_max=100))
     peers = [rig.connect("/", "Authorization: Bearer ada") for _ in range(4)]
 
     for number in range(20):

@@ -214,6 +214,7 @@ def test_message_about_a_room_needs_a_room(type: str) -> None:
     ],
     ids=lambda payload: str(payload)[:40],
 )
+@pytest.mark.threat(16)
 def test_join_with_a_wrong_payload_is_refused(payload: dict[str, Any]) -> None:
     harness = Harness()
     answer = harness.client().answer({"type": "$join", "ref": "5", "room": "africa", "payload": payload})

@@ -139,6 +139,7 @@ TABLE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("text", "code"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.threat(16)
 def test_row_16_envelope_has_the_verdict_of_the_table(text: str, code: str) -> None:
     assert verdict(text) == code
 
@@ -147,6 +148,7 @@ SENDABLE = {name: case for name, case in TABLE.items() if len(case[0]) < 60_000}
 
 
 @pytest.mark.parametrize(("text", "code"), SENDABLE.values(), ids=SENDABLE.keys())
+@pytest.mark.threat(16)
 def test_row_16_bad_envelope_is_answered_to_its_sender_only(text: str, code: str) -> None:
     harness = Harness()
     peer, other = harness.client(), harness.client("other")
@@ -163,6 +165,7 @@ def test_limit_of_depth_can_be_set() -> None:
     assert [verdict(nested(depth), 5) for depth in (4, 5, 6)] == ["", "", "too_deep"]
 
 
+@pytest.mark.threat(16)
 def test_row_16_a_mebibyte_of_nested_objects_stays_raw() -> None:
     text = '{"type":"a","payload":{"x":[' + ",".join(["{}"] * 349_000) + "]}}"
     assert len(text) > 1_000_000
@@ -205,6 +208,7 @@ def test_any_text_is_an_envelope_or_refused_and_never_raises_anything_else(text:
 
 
 @given(st.binary(max_size=40))
+@pytest.mark.threat(16)
 def test_row_16_no_bytes_of_a_peer_make_the_hub_raise(data: bytes) -> None:
     harness = Harness()
     peer = harness.client("africa")
@@ -215,6 +219,7 @@ def test_row_16_no_bytes_of_a_peer_make_the_hub_raise(data: bytes) -> None:
     assert harness.hub.sessions in (0, 1)
 
 
+@pytest.mark.threat(16)
 def test_huge_integers_are_relayed_exactly() -> None:
     harness = Harness()
     reader, peer = harness.client("africa"), harness.client()
@@ -342,6 +347,7 @@ def test_envelope_without_payload_has_an_empty_one() -> None:
     assert envelope.kind == "event"
 
 
+@pytest.mark.threat(16)
 def test_row_16_lone_surrogate_is_named() -> None:
     with pytest.raises(BadMessage, match="lone surrogate"):
         wire.decode('{"type":"a","payload":{"a":"\\ud800"}}')

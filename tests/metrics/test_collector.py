@@ -121,6 +121,7 @@ def test_names_and_units_are_those_of_prometheus() -> None:
         assert row.label in ("", "kind")
 
 
+@pytest.mark.threat(21)
 def test_threat_21_the_number_of_series_does_not_grow_with_rooms_users_or_words() -> None:
     before, after = series(WebSocketMetrics()), series(busy(sessions=30_000, rooms=10_000))
 
@@ -128,6 +129,7 @@ def test_threat_21_the_number_of_series_does_not_grow_with_rooms_users_or_words(
     assert len(after) <= SERIES_MAX
 
 
+@pytest.mark.threat(21)
 def test_no_room_user_address_or_path_is_shown() -> None:
     body = busy(sessions=50).render("")[1].decode()
 

@@ -231,6 +231,7 @@ def test_bounds_of_a_histogram_are_inclusive() -> None:
     assert histogram.counts == [2, 2, 2]
 
 
+@pytest.mark.threat(29)
 def test_a_clock_that_steps_back_counts_as_no_time() -> None:
     histogram = Histogram(0.1)
 

@@ -66,17 +66,6 @@ def test_halves_can_be_run_apart() -> None:
     assert [answer.request for answer in answers if not isinstance(answer, RoomAdvanced)] == [1, 2, 3, 5, 4, 6, 7]
 
 
-def test_bytes_of_the_log_are_bounded() -> None:
-    log = PureLog("e", bytes_max=4)
-    result = log.append_batch([StoreAppend(n, "a", "event", "t", b"{}") for n in range(3)], "")
-    full = result.answers[2]
-
-    assert isinstance(full, StoreFailed)
-    assert (full.code, full.retry) == ("store_full", True)
-    log.trim("a", 1)
-    assert isinstance(log.append_batch([StoreAppend(3, "a", "event", "t", b"{}")], "").answers[0], StoreAppended)
-
-
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.0", "٣", "1" * 21, " 1"])
 def test_id_must_be_digits(text: str) -> None:
     with pytest.raises(LocalError, match="1 to 20 digits"):

@@ -89,6 +89,7 @@ async def test_looking_changes_no_file_even_after_a_crash(tmp_path: Path) -> Non
     assert before == {name: (crashed / name).read_bytes() for name in before}
 
 
+@pytest.mark.threat(26)
 async def test_check_finds_each_kind_of_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path)

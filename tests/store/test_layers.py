@@ -38,13 +38,14 @@ STORE = {
     "sqlite.lock": "",
     "sqlite.outbox": "sqlite.answer sqlite.bridge sqlite.failures sqlite.lock sqlite.outbox_file sqlite.working",
     "sqlite.outbox_file": "",
+    "sqlite.patience": "",
     "sqlite.queue": "sqlite.answer sqlite.limits",
     "sqlite.reader": "sqlite.schema",
     "sqlite.schema": "",
     "sqlite.store": "sqlite.worker sqlite.working",
     "sqlite.worker": "_calls sqlite.database sqlite.queue",
     "sqlite.working": "",
-    "sqlite.writer": "sqlite.reader",
+    "sqlite.writer": "sqlite.patience sqlite.reader",
     "urls": "memory sqlite",
 }
 """Each module of vixws_store, and what it may import of that package: what is listed, and what that lists."""

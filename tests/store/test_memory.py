@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from vixws_core.errors import LocalError, StoreError
+from vixws_core.errors import LocalError
 from vixws_store import MemoryMessageStore
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_full_memory_refuses_until_trimmed() -> None:
-    store = MemoryMessageStore(bytes_max=100)
+@pytest.mark.threat(24)
+async def test_full_memory_forgets_the_oldest_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryMessageStore(bytes_max=100_000)
     async with store.run():
-        for _ in range(2):
-            await store.append("event", "room", "note", {"text": "x" * 30})
-        with pytest.raises(StoreError) as caught:
-            await store.append("event", "other", "note", {"text": "x" * 30})
-        assert (caught.value.code, caught.value.retry) == ("store_full", True)
-        assert (await store.position("other")).head == 0
+        await store.append("event", "quiet", "note", {})
+        for number in range(1_000):
+            await store.append("event", "loud", "note", {"number": number})
+        quiet, loud = await store.position("quiet"), await store.position("loud")
+        page = await store.read("loud", 0, 1 << 62)
+    told = [int(word) for line in caplog.messages for word in line.split() if word.isdigit()]
 
-        await store.trim("room", 1)
-        await store.append("event", "other", "note", {"text": "x" * 30})
-
-        assert (await store.position("other")).head == 1
+    assert (quiet.floor, quiet.head, loud.head) == (0, 1, 1_000)
+    assert loud.floor > 700
+    assert (page.floor, page.rows[0].off, page.rows[-1].off) == (loud.floor, loud.floor + 1, 1_000)
+    assert len(caplog.messages) == 2
+    assert sum(told[1::2]) == loud.floor
 
 
 async def test_log_outlives_run() -> None:

@@ -29,6 +29,22 @@ def test_memory_url_gives_a_memory_store() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "bytes_max"),
+    [
+        ("memory://", 64 << 20),
+        ("memory:///", 64 << 20),
+        ("memory://?max_bytes=65536", 65_536),
+        ("memory:///?max_bytes=1099511627776", 1 << 40),
+    ],
+)
+def test_a_memory_url_may_say_how_much(url: str, bytes_max: int) -> None:
+    store = open_store(url)
+
+    assert isinstance(store, MemoryMessageStore)
+    assert store.bytes_max == bytes_max
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",
@@ -41,6 +57,17 @@ def test_memory_url_gives_a_memory_store() -> None:
         "sqlite:///:memory:",
         "sqlite:///a%00b",
         "memory://x",
+        "memory://x?max_bytes=100000",
+        "memory://?",
+        "memory://?max_bytes",
+        "memory://?max_bytes=",
+        "memory://?max_bytes=65535",
+        "memory://?max_bytes=1099511627777",
+        "memory://?max_bytes=-1",
+        "memory://?max_bytes=1e9",
+        "memory://?max_bytes=٦٥٥٣٦",
+        "memory://?max_bytes=100000&x=1",
+        "memory://?maxBytes=100000",
         "mysql://h/db",
         "redis://localhost",
     ],
@@ -50,7 +77,8 @@ def test_bad_url_says_in_one_line_what_was_expected(url: str) -> None:
         open_store(url)
 
     assert "\n" not in str(caught.value)
-    assert any(word in str(caught.value) for word in ("expected sqlite:///", "takes no name", "must name a file"))
+    words = ("expected sqlite:///", "takes no name", "must name a file", "?max_bytes= with")
+    assert any(word in str(caught.value) for word in words)
 
 
 def test_redis_url_is_not_served_and_its_password_not_repeated() -> None:

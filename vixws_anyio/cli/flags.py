@@ -8,13 +8,13 @@ import os
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
-from ..config.config import Config, show, suggest
+from ..config.config import Config, ConfigError, show, suggest
 from ..config.config import default as default_of
-from ..config.kinds import Address, Choice, Number, Optional, Switch, Text, Whole, Words
+from ..config.kinds import Address, Choice, Hosts, Number, Optional, Switch, Text, Whole, Words
 from ..config.settings import SECTIONS, SETTINGS, Setting, find
 from .terminal import CommandFailed
 
-__all__ = ["Parser", "add_settings", "config_of", "count_of", "offset_of", "seconds_of", "unknown"]
+__all__ = ["Parser", "add_settings", "config_of", "count_of", "log_settings", "offset_of", "seconds_of", "unknown"]
 
 _TITLES: Final = {
     "websocket": "tuning connections",
@@ -22,8 +22,20 @@ _TITLES: Final = {
     "metrics": "tuning metrics",
     "rooms": "tuning rooms",
     "auth": "tuning authentication",
+    "log": "the log",
 }
-_FIRST: Final = ("host", "port", "store", "metrics_listen", "backend", "uvloop", "tls_cert", "tls_key")
+_FIRST: Final = (
+    "host",
+    "port",
+    "store",
+    "metrics_listen",
+    "backend",
+    "uvloop",
+    "tls_cert",
+    "tls_key",
+    "log_format",
+    "log_level",
+)
 """The settings that one needs, in the order of the help."""
 
 
@@ -85,12 +97,14 @@ def _metavar(setting: Setting) -> str:
             return "BYTES"
         case Address():
             return "HOST:PORT|off"
+        case Hosts():
+            return "HOST,..."
         case Words():
             return "PATTERN,..."
         case Optional():
             return "FILE"
         case Text():
-            return "URL" if setting.section == "store" else "HOST"
+            return "URL"
         case _:
             return "N"
 
@@ -105,6 +119,15 @@ def config_of(arguments: argparse.Namespace, base: Config | None) -> Config:
     limited = found.replace(messages_per_s=SERVED_MESSAGES_PER_S)
     sources = MappingProxyType({**limited.sources, "messages_per_s": "vixws serve"})
     return dataclasses.replace(limited, sources=sources)
+
+
+def log_settings(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Format and level of the log as far as they are known before the application is; a mistake is told later."""
+    try:
+        early = config_of(arguments, None)
+    except ConfigError:
+        early = Config()
+    return early.log_format, early.log_level
 
 
 def unknown(word: str) -> str:

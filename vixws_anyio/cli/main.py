@@ -12,9 +12,10 @@ from typing import Final
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer
 
-from .flags import Parser, add_settings, config_of, count_of, seconds_of, unknown
+from .flags import Parser, add_settings, config_of, count_of, log_settings, seconds_of, unknown
+from .loglines import log_to_stderr, logging_to_stderr
 from .store import add_store
-from .terminal import FAILED, OK, USAGE, CommandFailed, complain, log_to_stderr
+from .terminal import FAILED, OK, USAGE, CommandFailed, complain, open_standard_streams
 
 __all__ = ["main"]
 
@@ -28,6 +29,7 @@ COMMANDS: Final = ("serve", "config", "tail", "publish", "store")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0, 1 where it failed, 2 where it could not start."""
+    open_standard_streams()
     parser = _parser()
     try:
         arguments, rest = parser.parse_known_args(argv)
@@ -67,12 +69,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     try:
         heed_signals()
-        log_to_stderr()
-        server = find_application(arguments.app)
-        config = config_of(arguments, server.config)
-        if arguments.app is None:
-            check_chat(config)
-        return serve(server, config, open_store, _metrics)
+        with logging_to_stderr(*log_settings(arguments)):
+            server = find_application(arguments.app)
+            config = config_of(arguments, server.config)
+            log_to_stderr(config.log_format, config.log_level)
+            if arguments.app is None:
+                check_chat(config)
+            return serve(server, config, open_store, _metrics)
     except KeyboardInterrupt:  # A signal before the loop took them over.
         return OK
 
@@ -127,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="run a server; without --app, the built-in chat",
         usage="vixws serve [--config FILE] [--app MODULE:NAME] [flags]",
-        description="Runs a server until SIGTERM or SIGINT. Prints one line on stdout once it listens; logs on stderr.",
+        description="Runs a server until SIGTERM or SIGINT. Prints one line on stdout once it listens; logs on stderr, "
+        "one event a line.",
         epilog="Exit status: 0 after a signal, 2 where it could not start, 1 otherwise. docs/configuration.md has the "
         "ranges of all settings, which a file and VIXWS_... variables can set too.",
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 from urllib.parse import quote
 
 import anyio
@@ -28,6 +31,12 @@ from ..server.tls import load_certificate, server_context
 from .terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 
 __all__ = ["check_chat", "find_application", "heed_signals", "leave", "serve"]
+
+WORKER: Final = "AnyIO worker thread"
+"""What anyio calls its threads on asyncio."""
+
+IDLE_THREAD_S: Final = 0.05
+"""How soon a thread that has nothing to do has ended."""
 
 
 def leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -115,11 +124,26 @@ def serve(
     try:
         options = {"use_uvloop": config.uvloop} if config.backend == "asyncio" else {}
         anyio.run(_run, server, config, ready, backend=config.backend, backend_options=options)
+        code = OK
     except Exception as exc:
-        return _failed(exc, bool(announced))
+        code = _failed(exc, bool(announced))
     finally:
         heed_signals(signal.SIG_IGN)  # We are leaving already.
-    return OK
+    _leave_threads_behind(code)
+    return code
+
+
+def _leave_threads_behind(code: int) -> None:
+    """Ends the process where handlers still run in threads, which Python would wait for; their time is over."""
+    handlers = [thread for thread in threading.enumerate() if thread.name == WORKER and not thread.daemon]
+    until = time.monotonic() + IDLE_THREAD_S
+    for thread in handlers:
+        thread.join(max(0.0, until - time.monotonic()))
+    left = sum(thread.is_alive() for thread in handlers)
+    if left:
+        log.warning("%d handlers still run in threads and are left behind", left)
+        logging.shutdown()
+        os._exit(code)
 
 
 def heed_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers = leave) -> None:
@@ -137,11 +161,11 @@ def _announce(listening: Listening, store: str) -> None:
     """The line that others wait for. Nobody may be reading it."""
     line = f"vixws ready ws={listening.ws} http={listening.http} metrics={listening.metrics or 'off'}"
     try:
-        print(f"{line} store={quote(store, safe=':/?&=%@+~,;!$()*[]')} pid={os.getpid()}", flush=True)
+        line += f" store={quote(store, safe=':/?&=%@+~,;!$()*[]')} pid={os.getpid()}"
+        print(line if len(listening.all_ws) < 2 else f"{line} all={','.join(listening.all_ws)}", flush=True)
     except (OSError, ValueError) as exc:
         log.warning("nobody reads our stdout: %s", exc)
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the end
-    log.info("listening on %s", listening.ws)
 
 
 def _failed(exc: Exception, running: bool) -> int:

@@ -26,8 +26,9 @@ from vixws_core.wire.envelope import client_message
 from ..client.client import Client
 from ..client.errors import ClientEnded, ClientError
 from ..logs import log
+from .loglines import log_to_stderr
 from .messages import print_message
-from .terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of, log_to_stderr
+from .terminal import FAILED, OK, CommandFailed, Progress, complain, faults_of
 
 __all__ = ["publish", "since_of", "tail"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO, Final, TextIO, cast
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, Final, TextIO, cast
 
 from vixws_core.errors import LocalError, StoreError
 
@@ -17,15 +16,15 @@ __all__ = [
     "OK",
     "USAGE",
     "CommandFailed",
-    "Lines",
     "Progress",
     "colour",
     "complain",
     "faults_of",
     "is_fault_of_caller",
-    "log_to_stderr",
     "one_line",
+    "open_standard_streams",
     "print_table",
+    "write_out",
 ]
 
 OK: Final = 0
@@ -35,11 +34,6 @@ USAGE: Final = 2
 """It could not start: a flag, the configuration, a port, a store."""
 
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "grey": 90}
-LINE_MAX: Final = 2_000
-"""Characters of one line of a log; what is longer is cut."""
-TRACE_LINES_MAX: Final = 200
-"""Lines of one traceback in a log."""
-_LEVELS: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 
 
 class CommandFailed(Exception):
@@ -56,8 +50,44 @@ def one_line(text: object) -> str:
 
 
 def complain(command: str, text: object) -> None:
-    """Writes one line on stderr."""
-    print(colour("red", f"{command}: {one_line(text)}", sys.stderr), file=sys.stderr, flush=True)
+    """Writes one line on stderr, where anybody can be told there."""
+    write_out(sys.stderr, colour("red", f"{command}: {one_line(text)}", sys.stderr) + "\n")
+
+
+def write_out(stream: TextIO, text: str) -> int:
+    """Writes at once; returns the characters that could not be written, 0 for none. Does not raise.
+
+    Nothing stays in a buffer, which would fail once more when the process ends, and be its exit code.
+    """
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # No file is behind it.
+        number = -1
+    try:
+        if number < 0:
+            stream.write(text)
+        stream.flush()
+        data = b"" if number < 0 else text.encode(stream.encoding or "utf-8", "backslashreplace")
+    except (OSError, ValueError):
+        return len(text)
+    while data:
+        try:
+            data = data[os.write(number, data) :]
+        except OSError:
+            return len(data)
+    return 0
+
+
+def open_standard_streams() -> None:
+    """Puts the null device where stdin, stdout or stderr are closed, or the next file would take their place."""
+    if sys.stdin is not None and sys.stdout is not None and sys.stderr is not None:
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - stays open until the end
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - as above
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - as above
 
 
 def colour(name: str, text: str, stream: TextIO) -> str:
@@ -125,45 +155,3 @@ def faults_of(exc: BaseException) -> list[BaseException]:
 def is_fault_of_caller(exc: BaseException) -> bool:
     """Whether one line says it all: ours to tell, without a traceback."""
     return isinstance(exc, LocalError | StoreError | CommandFailed)
-
-
-class Lines(logging.Formatter):
-    """One event a line; a traceback is lines of its own on a terminal only, each with a bar before it.
-
-    Whatever a peer or a program wrote is escaped and cut, so that nobody forges a line or moves the cursor.
-    """
-
-    def __init__(self, terminal: bool) -> None:
-        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
-        self.converter: Callable[[Any], time.struct_time] = time.gmtime
-        self._terminal = terminal
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Writes one event."""
-        when = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}Z"
-        lines = [f"{when} {record.levelname} {record.name}: {_escaped(record.getMessage())}"]
-        if record.exc_info:
-            trace = self.formatException(record.exc_info).splitlines()
-            if len(trace) > TRACE_LINES_MAX:  # Where it broke stands at the end.
-                trace = [f"… {len(trace) - TRACE_LINES_MAX} lines are left out", *trace[-TRACE_LINES_MAX:]]
-            lines += [_escaped(line) for line in trace]
-        if not self._terminal:
-            return "\\n".join(lines)
-        text = "\n  | ".join(lines)
-        shade = _LEVELS.get(record.levelname)
-        return colour(shade, text, sys.stderr) if shade else text
-
-
-def _escaped(text: str) -> str:
-    """A text without characters that act on a terminal, at most so long."""
-    text = text if len(text) <= LINE_MAX else f"{text[:LINE_MAX]}…"
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
-def log_to_stderr() -> None:
-    """Sends all logs to stderr, from INFO upwards."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines(sys.stderr.isatty()))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -56,6 +56,7 @@ class Config:
     unsent_bytes_low: int = _HUB.unsent_bytes_low
     unsent_bytes_high: int = _HUB.unsent_bytes_high
     unsent_bytes_total: int = _HUB.unsent_bytes_total
+    received_bytes_total: int = _HUB.received_bytes_total
     flush_stall_s: float = _HUB.flush_stall_s
     messages_per_s: float = _HUB.messages_per_s
     messages_burst: int = _HUB.messages_burst
@@ -66,6 +67,8 @@ class Config:
     new_rooms_per_min: int = _HUB.new_rooms_per_min
     control_frames_per_s: float = _HUB.control_frames_per_s
     control_frames_burst: int = _HUB.control_frames_burst
+    deflate: bool = _HUB.deflate
+    inflated_bytes_per_s: int = _HUB.inflated_bytes_per_s
     send_buffer_bytes: int = 65_536
     connections_max: int = 10_000
     connections_per_ip: int = 64
@@ -92,6 +95,8 @@ class Config:
     auth_timeout_s: float = _HUB.auth_timeout_s
     auth_deadline_s: float = 5.0
     auth_due_s: float = _HUB.auth_due_s
+    log_format: str = "text"
+    log_level: str = "info"
     sources: Mapping[str, str] = dataclasses.field(default_factory=_no_sources, compare=False, repr=False)
     """Where the value of a field came from: `config.json`, `VIXWS_PORT`, `--port`. Fields at their defaults and
     keyword arguments are not in it; `source` names those too."""
@@ -182,6 +187,11 @@ class Config:
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port of `metrics_listen`; `None` where it is off."""
         return None if self.metrics_listen == "off" else split_address(self.metrics_listen)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts of `host`, one at least."""
+        return tuple(self.host.split(","))
 
     def _check_together(self) -> None:
         """What one setting asks of another."""

@@ -10,6 +10,7 @@ from typing import Final, Protocol, cast
 __all__ = [
     "Address",
     "Choice",
+    "Hosts",
     "Kind",
     "Number",
     "Optional",
@@ -25,6 +26,7 @@ __all__ = [
 Value = str | int | float | bool | tuple[str, ...] | None
 """What a setting holds once it is read."""
 
+HOSTS_MAX: Final = 16
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -223,6 +225,38 @@ class Address:
         if value != "off":
             split_address(value)
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """One host or several, at most 16: text separated by commas, and in JSON also a list. Held as that text."""
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        return f"a host name or an IP address, or up to {HOSTS_MAX} of them"
+
+    @property
+    def range(self) -> str:
+        """In short."""
+        return "name or IP address, or a list of them; text: separated by commas"
+
+    def parse(self, text: str) -> Value:
+        """Hosts separated by commas."""
+        return self.check(text)
+
+    def check(self, value: object) -> Value:
+        """A text of hosts, or a list of them; each counts once."""
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)):
+            raise ValueError(value)
+        listed = cast("Sequence[object]", given)
+        hosts = dict.fromkeys(host.strip() for host in listed[: HOSTS_MAX + 1] if isinstance(host, str))
+        if not 0 < len(listed) <= HOSTS_MAX or not all(isinstance(host, str) for host in listed):
+            raise ValueError(value)
+        if not all(map(is_host, hosts)):
+            raise ValueError(value)
+        return ",".join(hosts)
 
 
 def split_address(text: str) -> tuple[str, int]:

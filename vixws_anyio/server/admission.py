@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 from vixws_core.bucket import TokenBucket
 
-__all__ = ["Admission", "AdmissionLimits", "open_files_max"]
+from .opening import Opening
+
+__all__ = ["Admission", "AdmissionLimits", "Told", "open_files_max"]
 
 ADDRESSES_MAX: Final = 65_536
 """Addresses remembered. When there are more, those without a connection and with a full allowance are forgotten, which
@@ -19,6 +21,22 @@ after a second are all; until then no new address is taken."""
 
 FORGETTING_S: Final = 1.0
 """Seconds between two such looks at all addresses, which take some milliseconds."""
+
+GIVE_WAY_S: Final = 5.0
+"""Seconds after which a handshake gives way to one of an address that holds only one fewer. Good ones take less, with a
+proof that is slow too, so that in a storm of them those who came first get in, and do not drop each other for ever."""
+
+
+class Told(Protocol):
+    """Who hears of those that are not let in."""
+
+    def refused(self, setting: str) -> None:
+        """A connection was not taken, because of that setting."""
+        ...
+
+    def gave_way(self) -> None:
+        """A handshake was ended for the sake of a newcomer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +65,97 @@ class _Address:
 
 
 class Admission:
-    """Counts connections. An address is an IPv4 address or an IPv6 /64; a Unix socket has none and is not limited."""
+    """Counts connections. An address is an IPv4 address or an IPv6 /64; a Unix socket has none and is not limited.
 
-    def __init__(self, limits: AdmissionLimits, clock: Callable[[], float]) -> None:
+    Where too many are opening, the oldest of the address that holds most of them gives way to a newcomer whose address
+    holds fewer. Those without a limit of their own give way to each other only. Each call takes constant time.
+    `told` hears of everybody who is turned away.
+    """
+
+    def __init__(self, limits: AdmissionLimits, clock: Callable[[], float], told: Told | None = None) -> None:
         self._limits = limits
         self._clock = clock
+        self._told = told
         self._count = 0
-        self._opening: set[int] = set()
+        self._opening = Opening()
+        self._opening_free = Opening()
+        """Those of addresses without a limit, and the others."""
+        self._gave_way: int | None = None
         self._addresses: dict[str, _Address] = {}
         self._keys: dict[int, str] = {}
         self._forget_at = -inf
         self._proxies = tuple(ip_network(text, strict=False) for text in limits.trusted_proxies)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no connection at all is taken now."""
-        limits = self._limits
-        return self._count >= limits.connections_max or len(self._opening) >= limits.connections_opening_max
-
     def admit(self, conn: int, host: str) -> bool:
-        """Counts a new connection, unless a limit speaks against it."""
-        if self.is_full or not self.identify(conn, host):
+        """Counts a new connection, unless a limit speaks against it. `gave_way` says what has to end for it."""
+        limits, key, late = self._limits, self._key(host), None
+        if self._count >= limits.connections_max:
+            return self._refuse("maxConnections")
+        if len(self._opening) + len(self._opening_free) >= limits.connections_opening_max:
+            late = self._who_gives_way(key, host)
+            if late is None:
+                return self._refuse("maxHandshaking")
+        if not self._identify(conn, key):
             return False
+        if late is not None:
+            self.opened(late)
+            self._gave_way = late
+            if self._told is not None:
+                self._told.gave_way()
         self._count += 1
-        self._opening.add(conn)
+        self._begin(conn, key, host)
         return True
+
+    def gave_way(self) -> int | None:
+        """The handshake that must end because of the connection admitted last; told once."""
+        late, self._gave_way = self._gave_way, None
+        return late
+
+    def _who_gives_way(self, key: str, host: str) -> int | None:
+        """The handshake that a newcomer takes the place of; None where its address holds as many as any other."""
+        if key:
+            return self._older_than(self._opening, self._opening.count(key))
+        # What comes from a proxy is somebody's we do not know yet, and who has one only may be that one.
+        late = self._older_than(self._opening, 0)
+        return self._older_than(self._opening_free, self._opening_free.count(host)) if late is None else late
+
+    def _older_than(self, opening: Opening, count: int) -> int | None:
+        if opening.most <= count:
+            return None
+        late, since = opening.oldest_of_most()
+        return late if opening.most > count + 1 or self._clock() - since >= GIVE_WAY_S else None
+
+    def _begin(self, conn: int, key: str, host: str) -> None:
+        if key:
+            self._opening.begin(conn, key, self._clock())
+        else:
+            self._opening_free.begin(conn, host, self._clock())
+
+    def _refuse(self, setting: str) -> bool:
+        if self._told is not None:
+            self._told.refused(setting)
+        return False
 
     def identify(self, conn: int, host: str) -> bool:
         """Counts a connection as one of this address, where it was none's; False where the address has too many."""
         key = self._key(host)
+        if not self._identify(conn, key):
+            return False
+        if key and conn in self._opening_free:
+            self._opening_free.end(conn)
+            self._begin(conn, key, host)
+        return True
+
+    def _identify(self, conn: int, key: str) -> bool:
         if not key or conn in self._keys:
             return True
         now, rate = self._clock(), self._limits.handshakes_per_ip_per_s
         burst = max(rate, 1.0)
         address = self._address(key, now, rate, burst)
         if address is None or address.connections >= self._limits.connections_per_ip:
-            return False
+            return self._refuse("maxConnectionsPerIp")
         if address.allowance.left(rate, burst, now) < 1.0:
-            return False
+            return self._refuse("handshakesPerIp")
         address.allowance.take(1.0, rate, burst, now)
         address.connections += 1
         self._keys[conn] = key
@@ -121,13 +192,14 @@ class Admission:
         return bool(self._key(host))
 
     def opened(self, conn: int) -> None:
-        """Its request is answered: it is not opening any more."""
-        self._opening.discard(conn)
+        """It is open: it is not opening any more."""
+        self._opening.end(conn)
+        self._opening_free.end(conn)
 
     def release(self, conn: int) -> None:
         """It is gone."""
         self._count -= 1
-        self._opening.discard(conn)
+        self.opened(conn)
         key = self._keys.pop(conn, None)
         if key is not None:
             self._addresses[key].connections -= 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import anyio
 from anyio.abc import SocketStream
@@ -21,61 +22,120 @@ __all__ = ["MetricsListener", "bind", "host_text", "is_loopback", "port_of"]
 BACKLOG: Final = 1024
 """Connections that the kernel completes before they are accepted."""
 
+PORTS_TRIED: Final = 8
+"""Free ports that are tried where several hosts need the same."""
+
 SCRAPES_MAX: Final = 8
 SCRAPE_S: Final = 10.0
 HEAD_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 64
 
 
-Address = tuple[socket.AddressFamily, socket.SocketKind, int, tuple[Any, ...]]
-"""Family, kind and protocol of a socket, and what it is to be bound to."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`: on all of them, where commas separate several.
+
+    Where nothing can listen, binding it says why.
+    """
+    return all(map(_is_loopback, host.split(",")))
 
 
-def _addresses(host: str, port: int, flags: socket.AddressInfo = socket.AI_PASSIVE) -> list[Address]:
-    """What a host stands for, in order. Raises: `LocalError`, in one line."""
+def _is_loopback(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return True
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def bind(host: str, port: int, setting: str) -> list[socket.socket]:
+    """Listens on every address of `host`, or of several hosts separated by commas, all on one port.
+
+    `port` 0 takes one that is free. `::` takes IPv4 connections too, unless an IPv4 address is among the others.
+    Raises: `LocalError` where one of the hosts cannot be had, in one line that ends in `setting`.
+    """
+    hosts = host.split(",")
+    for left in reversed(range(PORTS_TRIED if port == 0 and len(hosts) > 1 else 1)):
+        taken = ExitStack()
+        try:
+            with taken:
+                sockets = _bind_all(hosts, port, taken)
+                taken.pop_all()
+                return sockets
+        except _Failed as exc:
+            if left and exc.failure.errno == errno.EADDRINUSE:
+                continue  # The port that one host had free is not free with the next.
+            where = f"[{exc.host}]" if ":" in exc.host else exc.host
+            raise LocalError(f"cannot listen on {where}:{port}: {exc.failure} ({setting})") from exc.failure
+    raise AssertionError("the last try returns or raises")
+
+
+class _Failed(Exception):
+    """A host cannot be had."""
+
+    def __init__(self, host: str, failure: OSError) -> None:
+        super().__init__(host, failure)
+        self.host: str = host
+        self.failure: OSError = failure
+
+
+def _bind_all(hosts: Sequence[str], port: int, taken: ExitStack) -> list[socket.socket]:
+    """Sockets of all hosts, which `taken` closes where one fails."""
+    found = {host: _addresses(host, port) for host in hosts}
+    is_dual = not any(address.family == socket.AF_INET for addresses in found.values() for address in addresses)
+    sockets: list[socket.socket] = []
+    bound: set[_Address] = set()
+    for host, addresses in found.items():
+        failure: OSError | None = None
+        for address in addresses:
+            if address in bound:
+                continue
+            try:
+                sock = taken.enter_context(_listener(address, port_of(sockets[0]) if sockets else port, is_dual))
+            except OSError as exc:
+                failure = exc
+                if exc.errno == errno.EADDRINUSE and port:
+                    raise _Failed(host, exc) from exc  # Half a host is worse: whoever comes might reach a stranger.
+            else:
+                sockets.append(sock)
+                bound.add(address)
+        if failure is not None and bound.isdisjoint(addresses):
+            raise _Failed(host, failure)
+    return sockets
+
+
+class _Address(NamedTuple):
+    """An address to listen on: its family, and what `bind` takes, without the port."""
+
+    family: int
+    host: str
+    rest: tuple[int, ...]
+
+
+def _addresses(host: str, port: int) -> list[_Address]:
+    """The addresses of one host, each once."""
+    flags = socket.AI_PASSIVE | socket.AI_ADDRCONFIG
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
-    except (OSError, UnicodeError) as exc:
-        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {exc}") from exc
-    return list(dict.fromkeys((family, kind, protocol, address) for family, kind, protocol, _, address in found))
+    except OSError as exc:
+        raise _Failed(host, exc) from exc
+    except UnicodeError as exc:
+        raise _Failed(host, OSError(str(exc))) from exc
+    return list(dict.fromkeys(_Address(family, str(address[0]), address[2:]) for family, _, _, _, address in found))
 
 
-def is_loopback(host: str, port: int) -> bool:
-    """Whether only this machine reaches what listens there. Raises: `LocalError` for a host that is none."""
-    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in _addresses(host, port))
-
-
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Binds every address of `host`, all on one port; `listen` is the caller's. `port` 0 takes a free one.
-
-    Raises: `LocalError` where none can be bound, in one line.
-    """
-    found = _addresses(host, port, socket.AI_PASSIVE | socket.AI_ADDRCONFIG)
-    sockets: list[socket.socket] = []
-    failure: OSError | None = None
-    for family, kind, protocol, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = port_of(sockets[0]) if sockets else port
-            sock.bind((address[0], taken, *address[2:]))
-            sock.listen(BACKLOG)
-        except OSError as exc:
-            sock.close()
-            failure = exc
-            if exc.errno == errno.EADDRINUSE and port:
-                for other in sockets:  # Half a host is worse than none: whoever comes might reach a stranger.
-                    other.close()
-                sockets.clear()
-                break
-            continue
-        sockets.append(sock)
-    if not sockets:
-        raise LocalError(f"cannot listen on {host_text(host)}:{port}: {failure}") from failure
-    return sockets
+def _listener(address: _Address, port: int, is_dual: bool) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not (is_dual and address.host == "::"))
+        sock.bind((address.host, port, *address.rest))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def port_of(sock: socket.socket) -> int:

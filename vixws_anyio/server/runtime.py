@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from threading import get_ident
 from typing import Any, Protocol, TypeVar
@@ -18,7 +17,6 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 from anyio.abc import ByteStream, TaskGroup
-from anyio.streams.tls import TLSStream
 
 from vixws_core.app import App
 from vixws_core.app.access import RootRouter
@@ -29,27 +27,29 @@ from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
 from vixws_core.inputs import Input, Shutdown
-from vixws_core.log import LogExecutor, PureLog
-from vixws_core.protocols import Consumer, MessageStore
+from vixws_core.protocols import Consumer, Hurried, MessageStore
 from vixws_core.pump import Pump
 
 from ..logs import log, report
 from ..transport.driver import Driver, host_of
 from ..transport.loops import driver_for
-from ..transport.stream import StreamTransport
+from .acceptor import Acceptor
 from .admission import Admission, AdmissionLimits, open_files_max
+from .ending import DrainTimes, Ending
 from .handlers import Handlers
-from .listeners import MetricsListener, bind, host_text, port_of
+from .listeners import bind, host_text, port_of
+from .memory import memory_log
 from .pages import OwnPage, pages
-from .tls import shake_hands
+from .turned_away import TurnedAway
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
 
 T = TypeVar("T")
 
 
-DRAIN_GRACE_S = 0.5
-"""Seconds past the drain's end that the hub may take to say so."""
+LISTEN_SETTING = "websocket.host and websocket.port: --host, --port"
+METRICS_SETTING = "metrics.listen: --metrics HOST:PORT puts it elsewhere, --metrics off leaves it out"
+"""What to change where a port is taken."""
 
 
 class Metrics(Consumer, Protocol):
@@ -82,13 +82,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a server can be reached, once it really listens. `metrics` is a URL, or None where it is off."""
+    """Where a server can be reached, once it really listens. `metrics` is a URL, or None where it is off.
+
+    `host`, `ws` and `http` are those of the first host; `all_ws` has the URLs of all.
+    """
 
     host: str
     port: int
     ws: str
     http: str
     metrics: str | None
+    all_ws: tuple[str, ...] = ()
 
 
 class Runtime:
@@ -113,12 +117,15 @@ class Runtime:
         self._asked = False
         """Whether `stop` was called, perhaps before there was anything to stop."""
         self._over = False
+        self._announced = False
+        self._last_words = Ending()
         self._drain_scope = anyio.CancelScope()
-        self._base: TaskGroup | None = None
+        self._acceptor: Acceptor | None = None
         self._handlers = Handlers(settings.handler_timeout_s, settings.cancel_handlers, settings.threads_max)
         limits = settings.admission
         limits = replace(limits, connections_max=min(limits.connections_max, open_files_max()))
-        self._admission = Admission(limits, time.monotonic)
+        self._turned_away = TurnedAway(metrics, time.monotonic)
+        self._admission = Admission(limits, time.monotonic, self._turned_away)
         self._driver: Driver | None = None
         policy = root.policy(settings.access)
         self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32), policy=policy)
@@ -189,12 +196,21 @@ class Runtime:
 
     async def serve(self, announce: Callable[[Listening], object]) -> None:
         """Binds, opens the store, serves until `stop` or cancellation, and leaves nothing behind."""
+        try:
+            await self._open(announce)
+        except BaseException as exc:
+            if self._announced:
+                self._last_words.stopped(exc, anyio.get_cancelled_exc_class())
+            raise
+        self._last_words.stopped(None, anyio.get_cancelled_exc_class())
+
+    async def _open(self, announce: Callable[[Listening], object]) -> None:
         settings = self._settings
-        sockets = bind(settings.host, settings.port)
+        sockets = bind(settings.host, settings.port, LISTEN_SETTING)
         try:
             metrics_sockets: list[socket.socket] = []
             if settings.metrics_address is not None and hasattr(self._metrics, "render"):
-                metrics_sockets = bind(*settings.metrics_address)
+                metrics_sockets = bind(*settings.metrics_address, METRICS_SETTING)
                 sockets += metrics_sockets
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
@@ -222,13 +238,18 @@ class Runtime:
             self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
             driver.attach(self._pump)
             async with anyio.create_task_group() as base:
-                self._base = base
+                tls, timeout_s = settings.tls, settings.hub.handshake_timeout_s
+                self._acceptor = acceptor = Acceptor(driver, base, tls, timeout_s)
                 try:
                     async with anyio.create_task_group() as handlers:
                         self._handlers.begin(handlers, driver.call_soon_threadsafe)
                         for sock in sockets:
-                            driver.listen(sock, self._taken(sock in metrics_sockets))
-                        announce(self._listening(sockets, metrics_sockets))
+                            is_metrics = sock in metrics_sockets
+                            driver.listen(sock, self._scrapes(acceptor) if is_metrics else acceptor.connections())
+                        listening = self._listening(sockets, metrics_sockets)
+                        announce(listening)
+                        self._announced = True
+                        log.info("listening on %s", ", ".join(listening.all_ws))
                         await self._stopping.wait()
                         await self._drain(driver, handlers)
                 finally:
@@ -239,10 +260,12 @@ class Runtime:
                     driver.tick()
                     base.cancel_scope.cancel()
 
+    def _scrapes(self, acceptor: Acceptor) -> Callable[[socket.socket, str], object]:
+        return acceptor.scrapes(self._metrics.render)  # type: ignore[union-attr] # checked where bound
+
     def _consumers(self, driver: Driver) -> list[Consumer]:
         if self._store is None:
-            log_of_rooms = PureLog(secrets.token_hex(4), secrets.randbelow(1 << 31) + 1)
-            consumers: list[Consumer] = [driver, LogExecutor(log_of_rooms, self.post, _wall)]
+            consumers: list[Consumer] = [driver, memory_log(self.post)]
         else:
             consumers = [driver, self._store.consumer]
         if self._metrics is not None:
@@ -252,13 +275,15 @@ class Runtime:
     def _listening(self, sockets: list[socket.socket], metrics_sockets: list[socket.socket]) -> Listening:
         settings = self._settings
         port = port_of(sockets[0])
-        place = f"{host_text(settings.host)}:{port}"
+        hosts = settings.host.split(",")
+        places = [f"{host_text(host)}:{port}" for host in hosts]
         secure = "s" if settings.tls is not None else ""
         metrics = None
         if metrics_sockets and settings.metrics_address is not None:
             host = host_text(settings.metrics_address[0])
             metrics = f"http://{host}:{port_of(metrics_sockets[0])}/metrics"
-        return Listening(settings.host, port, f"ws{secure}://{place}/", f"http{secure}://{place}/", metrics)
+        all_ws = tuple(f"ws{secure}://{place}/" for place in places)
+        return Listening(hosts[0], port, all_ws[0], f"http{secure}://{places[0]}/", metrics, all_ws)
 
     async def _drain(self, driver: Driver, handlers: TaskGroup) -> None:
         self._draining = True
@@ -266,12 +291,22 @@ class Runtime:
         ends_at = anyio.current_time()
         if not self._now:
             drain_s = self._settings.hub.drain_s
-            ends_at += drain_s
-            self._pump.put(Shutdown(drain_s))
-            self._drain_scope.deadline = ends_at + DRAIN_GRACE_S
-            with self._drain_scope:
-                await self._drained.wait()
+            times = DrainTimes.of(drain_s)
+            ends_at += times.hub_s
+            self._last_words.draining(drain_s, self.hub.connections)
+            self._hurry(times.store_s, times.flush_s)
+            self._pump.put(Shutdown(times.hub_s))
+            self._drain_scope.deadline = anyio.current_time() + (times.hub_s + times.flush_s) / 2
+            try:
+                with self._drain_scope:
+                    await self._drained.wait()
+            finally:
+                self._last_words.drained(self.hub.connections)
         handlers.cancel_scope.deadline = anyio.current_time() if self._now else ends_at
+
+    def _hurry(self, wait_s: float, flush_s: float | None = None) -> None:
+        if isinstance(self._store, Hurried):
+            self._store.hurry(wait_s, flush_s)
 
     def _end(self) -> None:
         """The last word: every session's end is told, every open call answered, nothing is taken any more."""
@@ -280,82 +315,32 @@ class Runtime:
             self._over = True
             self.app.abandon("the server stopped")
         self._over = True
+        self._turned_away.tell_rest()
 
-    def stop(self, now: bool) -> None:
+    def stop(self, now: bool, reason: str) -> None:
         """Begins the drain, or with `now` skips what is left of it. From any thread."""
         self._asked = True
+        self._last_words.asked(reason)
         if get_ident() != self._thread:
             if now:
                 self._now = True
             if self._driver is not None:
                 try:
-                    self._driver.call_soon_threadsafe(partial(self.stop, now))
+                    self._driver.call_soon_threadsafe(partial(self.stop, now, reason))
                 except RuntimeError as exc:  # The loop has ended meanwhile, and the run with it.
                     log.debug("stop came too late: %s", exc)
             return
         if now:
             self._now = True
+            self._hurry(0.0)
             self._drain_scope.cancel()
             if self._draining:
                 self._handlers.cancel()
         self._stopping.set()
 
-    # ---- what was accepted ----------------------------------------------------------------------
-
-    def _taken(self, for_metrics: bool) -> Callable[[socket.socket, str], object]:
-        driver = self._driver
-        assert driver is not None
-        if for_metrics:
-            listener = MetricsListener(self._metrics.render)  # type: ignore[union-attr] # checked where bound
-            return partial(self._take_scrape, listener)
-        return driver.serve_socket if self._settings.tls is None else self._take_tls
-
-    def _take_scrape(self, listener: MetricsListener, sock: socket.socket, peer: str) -> None:
-        listener.admit(sock)
-        self._start(listener.serve, sock)
-
-    def _take_tls(self, sock: socket.socket, peer: str) -> None:
-        driver = self._driver
-        assert driver is not None
-        conn = driver.admit(host_of(peer))
-        if conn is None:
-            sock.close()  # It waits for a handshake; there is nothing it would understand.
-        else:
-            self._start(self._serve_tls, sock, conn, peer)
-
-    def _start(self, function: Callable[..., Any], *args: Any) -> None:
-        assert self._base is not None
-        self._base.start_soon(function, *args)
-
-    async def _serve_tls(self, sock: socket.socket, conn: int, peer: str) -> None:
-        driver, context = self._driver, self._settings.tls
-        assert driver is not None
-        assert context is not None
-        secured: TLSStream | None = None
-        try:
-            secured = await shake_hands(sock, peer, context, self._settings.hub.handshake_timeout_s)
-        finally:
-            if secured is None:
-                self._admission.release(conn)
-        if secured is not None:
-            await self._carry(driver, StreamTransport(driver, secured, conn, peer), True)
-
     async def serve_stream(self, stream: ByteStream, peer: str, secure: bool) -> None:
         """Carries one connection over any byte stream, until it ends; closed at once where a limit is reached."""
-        driver = self._driver
-        if driver is None or self._draining or self._over:
+        acceptor = self._acceptor
+        if acceptor is None or self._draining or self._over:
             raise LocalError("the server takes no connections now")
-        conn = driver.admit(host_of(peer))
-        if conn is None:
-            await anyio.aclose_forcefully(stream)
-        else:
-            await self._carry(driver, StreamTransport(driver, stream, conn, peer), secure)
-
-    @staticmethod
-    async def _carry(driver: Driver, link: StreamTransport, secure: bool) -> None:
-        driver.add(link, secure)
-        await link.run()
-
-
-def _wall() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        await acceptor.serve_stream(stream, peer, secure)

@@ -45,8 +45,8 @@ class Server(RootRouter):
     `authenticate` and `authorize` hold for all routes; without them everybody may do everything, so it starts on
     loopback only, unless the configuration's `access` says that this is meant.
 
-    `store` keeps the rooms' logs; without one they live in memory and end with the run. `metrics` sees every
-    step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
+    `store` keeps the rooms' logs; without one they live in memory, up to 64 MiB, and end with the run. `metrics`
+    sees every step. `tls` makes it `wss`, in place of the configuration's certificate. `host` and `port` are short for
     the configuration's. `config store metrics tls` may be set anew between runs; it serves once at a time.
     """
 
@@ -145,14 +145,14 @@ class Server(RootRouter):
         told = say_where if ready is None else ready
         anyio.run(self._serve, told, anyio.TASK_STATUS_IGNORED, signals, backend=backend, backend_options=options)
 
-    def stop(self, now: bool = False) -> None:
+    def stop(self, now: bool = False, reason: str = "stop() was called") -> None:
         """Begins to end the run: no new connections, each client told, then closed; `now` waits for nothing.
 
-        May be called from any thread, and again. Does nothing where it does not serve.
+        `reason` is for the log. May be called from any thread, and again. Does nothing where it does not serve.
         """
         run = self._run
         if run is not None:
-            run.stop(now)
+            run.stop(now, reason)
 
     async def serve_stream(self, stream: ByteStream, peer: str = "", *, secure: bool = False) -> None:
         """Carries one connection over any anyio byte stream, from your own listener, until it ends."""
@@ -196,7 +196,7 @@ class Server(RootRouter):
         """
         if self.config.access != "auto" or self.authenticator is not None or self.authorizer is not None:
             return False
-        if not is_loopback(self.config.host, self.config.port):
+        if not is_loopback(self.config.host):
             raise LocalError(
                 f"{self.config.place('host')}: expected server.authenticate and server.authorize, or an explicit "
                 f"auth.access (--access open lets everybody into every room), got {self.config.host} without any"
@@ -349,7 +349,8 @@ def only_cause(group: BaseExceptionGroup[BaseException]) -> BaseException | None
 
 def say_where(listening: Listening) -> None:
     """Tells a person at a terminal where the server listens."""
-    print(f"vixws: listening on {listening.ws} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
+    places = ", ".join(listening.all_ws)
+    print(f"vixws: listening on {places} and {listening.http} (Ctrl-C stops)", file=sys.stderr, flush=True)
 
 
 def hub_values(hub: HubConfig) -> dict[str, Any]:

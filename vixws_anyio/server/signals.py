@@ -16,11 +16,11 @@ __all__ = ["signals_heeded"]
 
 @asynccontextmanager
 async def signals_heeded(
-    stop: Callable[[bool], object], reload: Callable[[], object] | None = None
+    stop: Callable[[bool, str], object], reload: Callable[[], object] | None = None
 ) -> AsyncGenerator[None]:
-    """Inside the block SIGTERM and SIGINT call `stop(False)`, the second time `stop(True)`; SIGHUP calls `reload`.
+    """Inside the block SIGTERM and SIGINT call `stop(False, name)`, the second time `stop(True, name)`.
 
-    Without `reload` SIGHUP is left alone. What the block raises comes out in a group.
+    SIGHUP calls `reload`; without one it is left alone. What the block raises comes out in a group.
     """
     async with anyio.create_task_group() as tasks:
         await tasks.start(_watch, stop, reload)
@@ -29,7 +29,7 @@ async def signals_heeded(
 
 
 async def _watch(
-    stop: Callable[[bool], object], reload: Callable[[], object] | None, *, task_status: TaskStatus[None]
+    stop: Callable[[bool, str], object], reload: Callable[[], object] | None, *, task_status: TaskStatus[None]
 ) -> None:
     stopping = False
     numbers = (signal.SIGTERM, signal.SIGINT, *([] if reload is None else [signal.SIGHUP]))
@@ -39,6 +39,7 @@ async def _watch(
             if number == signal.SIGHUP and reload is not None:
                 reload()
                 continue
-            log.info("%s: %s", signal.Signals(number).name, "stopping now" if stopping else "stopping")
-            stop(stopping)
+            name = signal.Signals(number).name
+            log.info("%s: %s", name, "stopping now" if stopping else "stopping")
+            stop(stopping, name)
             stopping = True

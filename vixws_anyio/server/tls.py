@@ -50,13 +50,16 @@ def load_certificate(context: ssl.SSLContext, config: Config) -> None:
         ) from None
 
 
-async def shake_hands(sock: socket.socket, peer: str, context: ssl.SSLContext, timeout_s: float) -> TLSStream | None:
-    """Secures an accepted socket; None, logged and closed, where its peer does not manage that in time."""
+async def shake_hands(sock: socket.socket, peer: str, context: ssl.SSLContext, deadline: float) -> TLSStream | None:
+    """Secures an accepted socket; None, logged and closed, where its peer does not manage that in time.
+
+    `deadline` is in the loop's clock.
+    """
     stream: SocketStream | None = None
     secured: TLSStream | None = None
     try:
         stream = await SocketStream.from_socket(sock)
-        with anyio.fail_after(timeout_s):
+        with anyio.fail_after(deadline - anyio.current_time()):
             secured = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError) as exc:
         log.info("TLS handshake with %s failed: %s", clean(peer), clean(repr(exc)))

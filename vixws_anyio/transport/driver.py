@@ -53,6 +53,8 @@ class Driver(ABC):
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
         self._gate = gate
+        self._unlinked: dict[int, Callable[[], object]] = {}
+        """For admitted connections without a transport yet, how to end them."""
         self._dirty: list[Transport] = []
         self._gone: list[Disconnected] = []
         self._conns = count(1)
@@ -216,15 +218,38 @@ class Driver(ABC):
 
     # ---- transports -----------------------------------------------------------------------------
 
-    def admit(self, host: str) -> int | None:
-        """Takes a new connection in, by the number it will have; None where a limit speaks against it."""
-        conn = next(self._conns)
-        return conn if self._gate.admit(conn, host) else None
+    def admit(self, host: str, end: Callable[[], object] | None = None) -> int | None:
+        """Takes a new connection in, by the number it will have; None where a limit speaks against it.
 
-    def add(self, link: Transport, secure: bool) -> None:
-        """Registers the transport of an admitted connection, and tells the hub."""
+        `end` ends it where it has to give way before `add`, and `forgo` follows.
+        """
+        conn = next(self._conns)
+        if not self._gate.admit(conn, host):
+            return None
+        late = self._gate.gave_way()
+        if late is not None:
+            self._drop(late)
+        if end is not None:
+            self._unlinked[conn] = end
+        return conn
+
+    def _drop(self, conn: int) -> None:
+        link, end = self.links.get(conn), self._unlinked.get(conn)
+        if link is not None:
+            link.abort("it gave way to another address")
+        elif end is not None:
+            end()
+
+    def forgo(self, conn: int) -> None:
+        """An admitted connection comes to nothing: it will have no transport."""
+        self._unlinked.pop(conn, None)
+        self._gate.release(conn)
+
+    def add(self, link: Transport, secure: bool, waited_s: float = 0.0) -> None:
+        """Registers the transport of an admitted connection, and tells the hub; `waited_s` as in `Connected`."""
+        self._unlinked.pop(link.conn, None)
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer))))
+        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer)), waited_s))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""
@@ -344,10 +369,15 @@ class Driver(ABC):
 
 
 def address_text(address: Any) -> str:
-    """`host:port` of a socket address, for logs; "unix" for a Unix socket."""
+    """`host:port` of a socket address, for logs; "unix" for a Unix socket.
+
+    An IPv4 address that came over an IPv6 listener (`::ffff:192.0.2.1`, RFC 4291 §2.5.5.2) stands as itself.
+    """
     if isinstance(address, tuple) and len(address) >= 2:  # pyright: ignore[reportUnknownArgumentType] — addresses are untyped
-        host, port = address[0], address[1]  # pyright: ignore[reportUnknownVariableType] — as above
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
+        host, port = str(address[0]), address[1]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] — as above
+        if host.startswith("::ffff:") and "." in host:
+            host = host.removeprefix("::ffff:")
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # pyright: ignore[reportUnknownArgumentType] — as above
     return "unix"
 
 

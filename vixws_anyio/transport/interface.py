@@ -142,12 +142,16 @@ class Gate(Protocol):
         """Counts a new connection, unless a limit speaks against it."""
         ...
 
+    def gave_way(self) -> int | None:
+        """The connection, opening still, that must end because of the one admitted last; told once."""
+        ...
+
     def is_limited(self, host: str) -> bool:
         """Whether the limits of one address hold for this one."""
         ...
 
     def opened(self, conn: int) -> None:
-        """Its request is answered."""
+        """It is open."""
         ...
 
     def release(self, conn: int) -> None:

@@ -15,7 +15,7 @@ from ..errors import LocalError
 from ..names import ACTIONS, check_name, user_room
 from .router import Handler, Router
 
-__all__ = ["AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials"]
+__all__ = ["BEARER", "AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -112,6 +112,10 @@ class AuthRequest(msgspec.Struct, frozen=True):
     token: str = ""
     in_message: bool = False
     cookies: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        # Neither token, query, headers nor cookies: what a program logs must be no key to anything.
+        return f"<AuthRequest {self.path!r:.80} from {self.peer!r:.60}>"
 
     @property
     def path(self) -> str:

@@ -217,7 +217,7 @@ class App:
             try:
                 answer = self._pages(effect.method, effect.target, effect.headers)
             except Exception as exc:
-                self._report(None, exc, "pages")
+                self._report(AuthRequest(effect.target, effect.headers, peer=peer), exc, "pages")
                 answer = (500, _PLAIN, b"internal error\n")
             self._do(Respond(effect.conn, *answer))
             return

@@ -21,6 +21,7 @@ from ..errors import Refused
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
 from ..names import check_name
+from .access import AuthRequest
 from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
 from .session import Session, SessionState, state_of
@@ -48,8 +49,8 @@ _REASON_MAX: Final = 123
 """Bytes of a close reason (RFC 6455 §5.5)."""
 
 
-Report: TypeAlias = Callable[[Session | None, Exception, str], object]
-"""Hears of a handler's exception: whose message it was, the exception, and the handler's name."""
+Report: TypeAlias = Callable[[Session | AuthRequest | None, Exception, str], object]
+"""Hears of a handler's exception: whose message or request it was, the exception, and the handler's name."""
 
 
 class Runner:
@@ -179,7 +180,9 @@ class Runner:
             else:
                 answer = guard.function(*args)
             if answer is None and guard.declares:
-                answer = decoded  # What its type does not name was not looked at, and is not passed on.
+                # What its type does not name was not looked at, and is not passed on.
+                dump = getattr(decoded, "model_dump_json", None)  # A pydantic model: by the names that came.
+                answer = decoded if dump is None else dump(by_alias=True).encode()
             if answer is not None:
                 payload = payload_json(answer)
                 if len(payload) > session.message_bytes_max:

@@ -66,16 +66,16 @@ class Gate:
         try:
             user = yield from self._ask(self._root.authenticator, request)
             if user is not None and not isinstance(user, User):
-                raise TypeError(f"authenticate must return a User or None, got {user!r:.80}")
+                raise TypeError(f"authenticate must return a User or None, got one of type {type(user).__name__}")
             accept(user, None if user is None else self._left(user.expires))
         except Denied as exc:
             challenge = () if exc.status != 401 else (("www-authenticate", "Bearer"),)
             self._respond(conn, exc.status, (*challenge, *exc.headers), f"{exc}\n")
         except TimeoutError as exc:
-            self._report(None, exc, self._name(self._root.authenticator))
+            self._report(request, exc, self._name(self._root.authenticator))
             self._respond(conn, 503, (("retry-after", "5"),), "who you are could not be told in time\n")
         except Exception as exc:
-            self._report(None, exc, self._name(self._root.authenticator))
+            self._report(request, exc, self._name(self._root.authenticator))
             self._respond(conn, 500, (), "internal error\n")
 
     def _respond(self, conn: int, status: int, headers: tuple[tuple[str, str], ...], text: str) -> None:
@@ -96,14 +96,14 @@ class Gate:
         try:
             user = yield from self._ask(self._root.authenticator, shown)
             if user is not None and not isinstance(user, User):
-                raise TypeError(f"authenticate must return a User or None, got {user!r:.80}")
+                raise TypeError(f"authenticate must return a User or None, got one of type {type(user).__name__}")
             if user is not None:
                 answer = Authenticated(asked.request, user.id, self._left(user.expires), user.expires)
                 state_of(session).is_now(user)
         except Denied as exc:
             answer = Authenticated(asked.request, code=DENIED, message=str(exc))
         except Exception as exc:
-            self._report(session, exc, self._name(self._root.authenticator))
+            self._report(shown, exc, self._name(self._root.authenticator))
             answer = Authenticated(asked.request, code=INTERNAL)
         self._do(answer)
 

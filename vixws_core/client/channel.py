@@ -18,7 +18,7 @@ from .outbox import ClientOutbox
 from .records import ServerRefused
 from .rooms import ClientRooms
 
-__all__ = ["ClientChannel", "Ended", "Fact", "Opened"]
+__all__ = ["Broken", "ClientChannel", "Ended", "Fact", "Opened"]
 
 _EVENTS_MAX: Final = 64
 """Frames taken from the bytes received before the limits are looked at again."""
@@ -44,7 +44,14 @@ class Ended(NamedTuple):
     stop: bool = False
 
 
-Fact = Opened | Ended
+class Broken(NamedTuple):
+    """The server broke the framing behind messages that are not handled: `fail` is due when they are."""
+
+    code: int
+    reason: str
+
+
+Fact = Opened | Ended | Broken
 """What the channel finds out and its machine decides about. What was read behind it waits for `go_on`."""
 
 
@@ -100,7 +107,10 @@ class ClientChannel:
 
     def begin(self) -> Fact | None:
         """Begins on an upgraded connection."""
-        self._reader = FrameReader(client=True, message_bytes_max=self._config.message_bytes_max)
+        config = self._config
+        self._reader = FrameReader(
+            client=True, message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max
+        )
         self._paused = self._closing = False
         self._early = []
         self.drain_at = FAR
@@ -123,6 +133,13 @@ class ClientChannel:
         self.send_close(code, reason)
         self._closing = True
         self.ping_at = self.dead_at = FAR
+
+    def fail(self, code: int, reason: str, *, stop: bool = False) -> Ended:
+        """Ends a connection that is of no use."""
+        if not self._closing:
+            self.send_close(code, reason)
+        self._link.tell(CloseTransport(self._link.conn))
+        return Ended(code, reason, stop=stop)
 
     def end(self) -> None:
         """Forgets the connection."""
@@ -180,7 +197,8 @@ class ClientChannel:
         """Takes at most a handful of frames."""
         assert self._reader is not None
         received = self._reader.feed(data, _EVENTS_MAX)
-        self._looked = len(received)
+        # Fragments too: behind them frames may wait, for which no further byte will come.
+        self._looked = len(received) + self._reader.quiet
         self._received = iter(received)
         return self.go_on()
 
@@ -206,15 +224,11 @@ class ClientChannel:
             return Ended(item.code, item.reason, by_server=True)
         elif isinstance(item, FrameFailed):
             link.blame(TOO_LARGE if item.code == CLOSE_TOO_BIG else PROTOCOL_ERROR, item.reason)
-            return self._fail(item.code, item.reason)
+            if self._hello is None and self._rooms.waiting and not self._closing:
+                self.ping_at = self.dead_at = FAR
+                return Broken(item.code, item.reason)
+            return self.fail(item.code, item.reason)
         return None
-
-    def _fail(self, code: int, reason: str, *, stop: bool = False) -> Ended:
-        """Ends a connection that is of no use."""
-        if not self._closing:
-            self.send_close(code, reason)
-        self._link.tell(CloseTransport(self._link.conn))
-        return Ended(code, reason, stop=stop)
 
     def _message(self, data: str | bytes) -> Fact | None:
         message = decode_incoming(data) if isinstance(data, str) else None
@@ -270,7 +284,7 @@ class ClientChannel:
             welcome = decode_payload(WelcomePayload, message.payload)
         except BadMessage as exc:
             self._link.blame(exc.code, f"$welcome: {exc}")
-            return self._fail(CLOSE_PROTOCOL_ERROR, "a good $welcome is expected")
+            return self.fail(CLOSE_PROTOCOL_ERROR, "a good $welcome is expected")
         self.session = welcome.session
         self._take_reconnect(welcome)
         return Opened(welcome, bytes(message.payload))
@@ -306,7 +320,7 @@ class ClientChannel:
         if message.ref == _HELLO and not self._link.is_open:
             if not self._closing:
                 reason = f"$hello was refused: {error.code} {error.msg}"[:300]
-                return self._fail(CLOSE_NORMAL, reason, stop=not error.retry)
+                return self.fail(CLOSE_NORMAL, reason, stop=not error.retry)
         elif not (self._outbox.refused(message.ref, error) or self._rooms.refused(message.ref, error)):
             self._link.tell(ServerRefused(error.code, error.msg, message.ref))
         return None

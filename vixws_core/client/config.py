@@ -13,6 +13,8 @@ class ClientConfig:
 
     message_bytes_max: int = 1_048_576
     """Largest message taken from the server; over it the connection is closed with 1009."""
+    fragments_max: int = 65_536
+    """Most fragments of one message; over it the connection is closed with 1008."""
     opening_timeout_s: float = 10.0
     """Seconds from asking for a transport to an open WebSocket, the `$welcome` included."""
     close_timeout_s: float = 5.0

@@ -26,7 +26,7 @@ from ..inputs import BytesReceived, Disconnected, TimePassed
 from ..names import check_name
 from ..wire.frames import BINARY, TEXT
 from ..wire.payloads import WelcomePayload
-from .channel import ClientChannel, Fact, Opened
+from .channel import Broken, ClientChannel, Fact, Opened
 from .config import ClientConfig
 from .cursor import Position
 from .handshake import AnswerReader, Refusal, Switched, Target, parse_url, upgrade_request
@@ -62,7 +62,8 @@ MOVES: Final[dict[ClientState, frozenset[ClientState]]] = {
     _S.CONNECTING: frozenset((_S.UPGRADING, _S.WAITING, _S.STOPPED)),
     _S.UPGRADING: frozenset((_S.GREETING, _S.OPEN, _S.WAITING, _S.STOPPED)),
     _S.GREETING: frozenset((_S.OPEN, _S.CLOSING, _S.WAITING, _S.STOPPED)),
-    _S.OPEN: frozenset((_S.CLOSING, _S.WAITING, _S.STOPPED)),
+    _S.OPEN: frozenset((_S.ENDING, _S.CLOSING, _S.WAITING, _S.STOPPED)),
+    _S.ENDING: frozenset((_S.WAITING, _S.STOPPED)),
     _S.CLOSING: frozenset((_S.STOPPED,)),
     _S.STOPPED: frozenset((_S.CONNECTING,)),
 }
@@ -117,6 +118,7 @@ class ClientMachine:
         self._answer: AnswerReader | None = None
         self._subprotocol: str | None = None
         self._state = ClientState.IDLE
+        self._broken = Broken(0, "")  # Why it is ENDING, while it is.
         self._until = FAR  # When the present state is over, unless something happens.
         self._conns = 0
         self._opened_before = False
@@ -221,12 +223,14 @@ class ClientMachine:
         if state in (ClientState.GREETING, ClientState.OPEN):
             self._channel.close(ask.code, ask.reason)
             self._move(ClientState.CLOSING, self._link.now + self.config.close_timeout_s)
+        elif state is ClientState.ENDING:
+            self._fail(stop=True)
         elif state not in (ClientState.CLOSING, ClientState.STOPPED):
             self._drop()
             self._ended(ask.code, ask.reason, stop=True)
 
     def _send(self, ask: ClientSend) -> None:
-        if self._state is not ClientState.OPEN:
+        if self._state not in (ClientState.OPEN, ClientState.ENDING):
             raise LocalError(f"messages can be sent while the client is open, it is {self._state.value}")
         most = self._outbox.message_bytes_max
         if most and len(ask.data) > most:
@@ -244,6 +248,8 @@ class ClientMachine:
 
     def _handled(self, told: MessageHandled) -> None:
         self._rooms.handled(told.number)
+        if self._state is ClientState.ENDING and not self._rooms.waiting:
+            self._fail()
 
     # ---- the transport --------------------------------------------------------------------------
 
@@ -272,6 +278,8 @@ class ClientMachine:
             return
         if self._answer is not None:
             self._refused(self._answer.end())
+        elif self._state is ClientState.ENDING:
+            self._ended(self._broken.code, self._broken.reason)
         else:
             self._ended(CLOSE_NO_FRAME, told.reason or "the connection ended without a close frame")
 
@@ -298,6 +306,9 @@ class ClientMachine:
         while fact is not None:
             if isinstance(fact, Opened):
                 self._opened(fact.welcome, fact.payload)
+            elif isinstance(fact, Broken):
+                self._broken = fact
+                self._move(ClientState.ENDING, self._link.now + self.config.close_timeout_s)
             else:
                 self._ended(fact.code, fact.reason, by_server=fact.by_server, stop=fact.stop)
             fact = self._channel.go_on()
@@ -308,15 +319,18 @@ class ClientMachine:
     def _opened(self, welcome: WelcomePayload, payload: bytes) -> None:
         self._move(ClientState.OPEN)
         reconnect, self._opened_before = self._opened_before, True
-        user = welcome.user or ""
-        told = ClientOpened(self._link.conn, reconnect, welcome.resumed, user, payload, self._subprotocol)
-        self._link.tell(told)
+        user, link = welcome.user or "", self._link
+        link.tell(ClientOpened(link.conn, reconnect, welcome.resumed, user, payload, self._subprotocol))
         self._channel.opened()
         self._rooms.opened()
         # Without hello nobody has told how much the server takes.
         self._outbox.opened(welcome.limits.message_bytes if self._hello else 0)
 
     # ---- the end of a connection ----------------------------------------------------------------
+
+    def _fail(self, *, stop: bool = False) -> None:
+        """Ends a connection whose framing is broken: what came before is handled, or its time is over."""
+        self._settle(self._channel.fail(self._broken.code, self._broken.reason, stop=stop))
 
     def _drop(self) -> None:
         """Ends the transport at once, if there is one."""
@@ -375,9 +389,11 @@ class ClientMachine:
         state = self._state
         if state is ClientState.WAITING:
             self._connect()
-            return
-        self._drop()
-        if state in _OPENING:
-            self._ended(CLOSE_NO_FRAME, f"{_WORDS[state]} within {self.config.opening_timeout_s:g} s")
+        elif state is ClientState.ENDING:
+            self._fail()
         else:
-            self._ended(CLOSE_NO_FRAME, f"no close frame within {self.config.close_timeout_s:g} s")
+            self._drop()
+            if state in _OPENING:
+                self._ended(CLOSE_NO_FRAME, f"{_WORDS[state]} within {self.config.opening_timeout_s:g} s")
+            else:
+                self._ended(CLOSE_NO_FRAME, f"no close frame within {self.config.close_timeout_s:g} s")

@@ -60,6 +60,8 @@ class ClientState(Enum):
     """`$hello` is sent."""
     OPEN = "open"
     """Messages flow."""
+    ENDING = "ending"
+    """A server without hello broke the framing; what came before is still handled, and may be answered."""
     CLOSING = "closing"
     """We sent a close frame and wait for the server's."""
     STOPPED = "stopped"

@@ -78,6 +78,11 @@ class ClientRooms:
         """Whether messages other than stored rooms' wait up to their limits."""
         return self.unhandled >= self._config.unhandled_max or self.unhandled_bytes >= self._config.unhandled_bytes_max
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any message told is not handled."""
+        return bool(self._told)
+
     # ---- the application ------------------------------------------------------------------------
 
     def join(self, ask: ClientJoin) -> None:

@@ -6,8 +6,10 @@ from ..codes import BAD_HANDSHAKE
 from ..effects import Opened, PeerMisbehaved, Requested
 from ..errors import LocalError
 from ..inputs import Accept, BytesReceived, Connected, Respond
+from ..wire.deflate import agree
 from ..wire.frames import FrameReader
-from ..wire.http import HeadReader, HeadRefused, http_switching
+from ..wire.http import HeadReader, HeadRefused, extension_offers, http_switching
+from ..wire.inflate import InflatingReader
 from .connection.outbox import Outbox
 from .connection.reading import BACKLOG_BYTES, Reading
 from .connection.timers import Timers
@@ -50,12 +52,12 @@ class Arrivals:
         """A transport was accepted: its request is awaited, or it is ended where the hub drains."""
         step, config = self._step, self._step.config
         handshake = Handshake(HeadReader(config.head_bytes_max, config.headers_max), input.limited)
-        connection = Connection(input.conn, input.peer, step.now, handshake)
+        connection = Connection(input.conn, input.peer, step.now - input.waited_s, handshake)
         self._lifecycle.begin(connection)
         if self._lifecycle.draining:
             self._lifecycle.end_transport(connection, abort=True)
         else:
-            self._timers.arm(connection, step.now + config.handshake_timeout_s)
+            self._timers.arm(connection, connection.since + config.handshake_timeout_s)
 
     def received(self, input: BytesReceived) -> None:
         """Bytes came: they are read as what the connection waits for."""
@@ -111,12 +113,17 @@ class Arrivals:
             raise LocalError(f"connection {connection.id} asked for no WebSocket: expected Respond")
         if input.subprotocol is not None and input.subprotocol not in request.subprotocols:
             raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
-        switching = http_switching(request.key, input.subprotocol, input.headers)
+        agreed = agree(extension_offers(request.headers)) if config.deflate else None
+        extension = None if agreed is None else agreed[0]
+        switching = http_switching(request.key, input.subprotocol, input.headers, extension)
         limited = handshake.limited if input.limited is None else input.limited
         connection.handshake = None
         session = Session(connection, input.typed, input.guarded, self._identities.begin(input))
         connection.begin(session)
-        connection.reader = FrameReader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
+        reader = FrameReader if agreed is None else InflatingReader
+        connection.reader = reader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
+        if agreed is not None:
+            connection.codec = agreed[1]
         self._rates.begin(connection, limited)
         self._lifecycle.opened(connection, step.now)
         self._outbox.send(connection, switching)

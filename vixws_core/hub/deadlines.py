@@ -18,7 +18,7 @@ from ..wire.frames import PING, encode_frame
 from .connection.outbox import Outbox
 from .connection.reading import Reading
 from .connection.timers import Timers
-from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, SENDABLE, Connection
+from .model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, SENDABLE, Connection, Pause
 from .rooms.members import Members
 from .sessions.identity import Identities
 from .sessions.inbox import Inbox
@@ -120,14 +120,14 @@ class Deadlines:
             self._members.retry(session)
         if now >= connection.resume_at:
             self._reading.rested(connection)
-        if connection.pauses:
+        if connection.pauses and not (connection.pauses == Pause.CROWDED and self._is_late(connection)):
             return
         silent = self._timers.silent_since(connection)
         if connection.ping_sent > silent and now >= connection.ping_sent + config.pong_timeout_s:
             self._blame(connection, PING_TIMEOUT, "ping unanswered")
             # 1011: what RFC 6455 §7.4.1 has for an endpoint that cannot go on.
             self._lifecycle.give_up(connection, CLOSE_SERVER_FAULT, sent="ping unanswered", kept="ping unanswered")
-        elif now >= connection.message_since + config.message_timeout_s:
+        elif self._is_late(connection):
             self._blame(connection, MESSAGE_TIMEOUT, "message not complete in time")
             self._lifecycle.close(connection, CLOSE_POLICY, "message not complete in time")
         elif config.idle_timeout_s and now >= self._timers.idle_since(connection) + config.idle_timeout_s:
@@ -135,6 +135,10 @@ class Deadlines:
         elif config.ping_interval_s and connection.ping_sent <= silent and now >= silent + config.ping_interval_s:
             self._timers.pinged(connection)
             self._outbox.send(connection, encode_frame(PING, b""))
+
+    def _is_late(self, connection: Connection) -> bool:
+        """Whether a message is not complete in time; who is not read because of all that is held has no more time."""
+        return self._step.now >= connection.message_since + self._step.config.message_timeout_s
 
     def _blame(self, connection: Connection, word: str, detail: str) -> None:
         self._step.out.append(PeerMisbehaved(connection.id, word, detail))

@@ -18,11 +18,11 @@ Three laws keep the inside simple, and tests hold them:
 3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.
 
 A peer has two halves. `Connection` is bytes: `connection/timers` knows when to look at it, `reading` whether it is
-read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `identity` knows who it is,
-`grants` what it may do and `rates` how much, `publishing` and `history` ask the log for it, `requests` answers its `$`
-messages, `inbox` gives each message its turn; one that needs a grant which is not known waits first in line. Between them stand the rooms: a
-room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves either; `members` asks
-the log for positions, `cursors` for pages.
+read, `outbox` what it is sent. `Session` is messages: `sessions/lifecycle` ends it, `identity` knows who it is and
+`grants` what it may do, `rates` how much, `publishing` and `history` ask the log for it, `requests` answers its `$`
+messages, `inbox` gives each message its turn; one that needs a grant which is not known waits first in line. Between
+them stand the rooms: a room is a log, a member is one integer in it, and `rooms/cursors` is the only thing that moves
+either; `members` asks the log for positions, `pages` for pages.
 
 The path of one publish:
 
@@ -139,6 +139,7 @@ class Hub:
         "_members",
         "_outbox",
         "_publishing",
+        "_reading",
         "_step",
     )
 
@@ -156,7 +157,7 @@ class Hub:
         # From the bottom up: each part is given what it may call.
         asks = self._asks = Asks()
         timers = Timers(step)
-        reading = Reading(step, timers)
+        reading = self._reading = Reading(step, timers)
         outbox = self._outbox = Outbox(step, timers, reading)
         unstored = Unstored(outbox)
         pages = Pages(step, timers, asks)
@@ -251,6 +252,11 @@ class Hub:
     def unsent_bytes(self) -> int:
         """Bytes in all outboxes."""
         return self._outbox.unsent_total
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that were received and are not handled yet, of all connections."""
+        return self._reading.received_total
 
     @property
     def tail_bytes(self) -> int:

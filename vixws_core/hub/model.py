@@ -112,7 +112,9 @@ class Pause:
     UNANSWERED: Final = 8
     """Too many of its publishes and questions are not answered."""
     RATE: Final = 16
-    """It sends more messages a second than it may."""
+    """It sends more messages a second than it may, or more compressed ones."""
+    CROWDED: Final = 32
+    """All connections together hold too much, and it holds some of that."""
     HOLDING: Final = 2 | 8 | 16
     """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
 
@@ -145,6 +147,7 @@ class Connection:
         "discarded",
         "handshake",
         "id",
+        "inflated_allowance",
         "last_data",
         "last_flush",
         "last_received",
@@ -155,6 +158,7 @@ class Connection:
         "peer",
         "ping_sent",
         "reader",
+        "received",
         "resume_at",
         "resumed_at",
         "session",
@@ -195,6 +199,8 @@ class Connection:
         self.armed: float = FAR
         """When it is looked at next."""
         self.last_received: float = now
+        self.received: int = 0
+        """Bytes that it holds: of messages that are not complete, not parsed, or wait for their turn."""
         self.resumed_at: float = now
         """When it was last read again: the deadlines that only reading can meet begin anew."""
         self.ping_sent: float = -FAR
@@ -207,6 +213,8 @@ class Connection:
         """Its allowances of questions and of new rooms; None where no rates hold for it."""
         self.control_allowance: TokenBucket | None = None
         """Its allowance of control frames; made with the first one."""
+        self.inflated_allowance: TokenBucket | None = None
+        """Its allowance of bytes that compressed messages make; made with the first one."""
 
     def move(self, state: ConnectionState, since: float) -> None:
         """Moves on; `since` is when the new state's time began."""
@@ -239,6 +247,7 @@ class Session:
         "memberships",
         "page_pending",
         "queue",
+        "queued",
         "retry_at",
         "scope",
         "speaks",
@@ -261,6 +270,8 @@ class Session:
         """The application has a record of ours (the opening is one), or was asked for a grant, and has not finished."""
         self.queue: deque[Pending] | None = None
         """Messages in turn behind the record that is handled."""
+        self.queued: int = 0
+        """Bytes of these messages."""
         self.speaks: bool = typed
         """Whether its texts are messages of the protocol: where they need not be, since a `$hello` said so."""
         self.greeting_over: bool = False
@@ -283,11 +294,26 @@ class Session:
     def keep(self, items: Iterable[Pending]) -> deque[Pending]:
         """Messages begin to wait for their turn."""
         self.queue = queue = deque(items)
+        self.queued = sum(map(size_of, queue))
         return queue
+
+    def line_up(self, item: Pending) -> None:
+        """One more waits for its turn."""
+        assert self.queue is not None  # Others wait.
+        self.queue.append(item)
+        self.queued += size_of(item)
 
     def drop_queue(self) -> None:
         """What waits for its turn is taken away: it is handled now, or not any more."""
         self.queue = None
+        self.queued = 0
+
+
+def size_of(item: Pending) -> int:
+    """Bytes of a message that waits; of text about as many as characters."""
+    if isinstance(item, AppMessage):
+        return len(item.text) + len(item.payload)
+    return len(bytes(item.payload)) if isinstance(item, Envelope) else len(item)
 
 
 Target = tuple[Codec, tuple[Connection, ...], tuple[int, ...]]

@@ -134,7 +134,7 @@ class GrantOracle:
         for action in input.actions:
             self._grants[asked.conn, asked.room, action] = until
         if asked.action not in input.actions:
-            self._count("denied")
+            self._count("refused")
             self._grants.pop((asked.conn, asked.room, asked.action), None)
         else:
             self._kicked.discard((asked.conn, asked.room))

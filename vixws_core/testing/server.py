@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..app import App, Steps, Waiting
-from ..app.access import RootRouter
+from ..app.access import AuthRequest, RootRouter
 from ..app.session import Session
 from ..config import HubConfig
 from ..effects import Effect
@@ -111,7 +111,7 @@ class Server:
     def _drained(self) -> None:
         self.drained = True
 
-    def _report(self, session: Session | None, exception: Exception, name: str) -> None:
+    def _report(self, session: Session | AuthRequest | None, exception: Exception, name: str) -> None:
         if isinstance(exception, OracleFailed):
             raise exception
         self.errors.append(exception)

@@ -9,11 +9,10 @@ from hashlib import blake2b
 
 from ..app.access import RootRouter
 from ..app.chat import build as build_chat
-from ..client import ClientState
 from ..config import HubConfig
-from ..errors import LocalError
 from ..message import encode_json
 from ..protocols import Consumer
+from .acting import act
 from .client import Client
 from .faults import Faults, Habits, tight_config
 from .misbehaving import WildClient
@@ -370,37 +369,3 @@ class World:
                 stored[key] += 1
                 most = asked[key] + self._appended[key]
                 check(not asked[key] or stored[key] <= most, f"{row!r:.200} is stored {stored[key]} times, not {most}")
-
-
-def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
-    """Lets a client do one thing of its habits; what its machine refuses is not done."""
-    stream = chance.of(f"habits {client.index}")
-    room = stream.choice(habits.rooms)
-    choice = stream.random()
-    try:
-        if client.state is ClientState.STOPPED:
-            client.start()
-        elif choice < 0.25:
-            client.join(room, last=stream.choice((0, 0, 3, 30)))
-        elif choice < 0.32:
-            client.leave(room)
-        elif choice < 0.8:
-            size = stream.randint(0, habits.payload_bytes)
-            if stream.random() < 0.125:
-                size = min(20 * size, habits.payload_max)
-            number = len(client.asked) + len(client.settled)
-            payload = {"by": client.index, "n": number, "pad": "y" * size}
-            # Keys that other clients use too: a key belongs to its sender.
-            client.publish(room, "note", payload, mid=f"n{number}" if stream.random() < 0.5 else None)
-        elif choice < 0.87:
-            client.request("$position", room)
-        elif choice < 0.94:
-            client.request("$history", room, {"limit": stream.randint(1, 9)})
-        elif choice < 0.99:
-            client.send(
-                "chat.message", {"room": room, "user": f"c{client.index}", "text": f"{chance.of('text').random()}"}
-            )
-        else:
-            client.stop()
-    except LocalError:
-        return

@@ -9,7 +9,7 @@ the authority: a property test feeds any bytes in any chunking to both and compa
 from __future__ import annotations
 
 from io import BytesIO, StringIO
-from typing import Final
+from typing import ClassVar, Final
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
@@ -21,6 +21,7 @@ from .received import CloseReceived, FrameFailed, PingReceived, PongReceived, Re
 __all__ = [
     "BINARY",
     "CLOSE",
+    "INFLATED_PER_STEP",
     "PING",
     "PONG",
     "TEXT",
@@ -37,6 +38,9 @@ __all__ = [
 
 _HELD_MAX: Final = 4096
 """An incomplete frame up to this size waits in our buffer; a larger one goes to wsproto as it comes."""
+
+INFLATED_PER_STEP: Final = 262_144
+"""What the compressed messages of one connection may cost in one step, give or take one; 2 ms for text (measured)."""
 
 _NEWS: Final = b"\x81\x82"
 _CONTROL_OPCODES: Final = frozenset((CLOSE, PING, PONG))
@@ -62,8 +66,12 @@ class FrameReader:
         "_message_bytes_max",
         "_parts",
         "_slow_left",
+        "inflated",
         "quiet",
     )
+
+    _RESERVED: ClassVar[bytes] = bytes((0x70,) * 16)
+    """By opcode, the bits of a frame's first byte that must be 0 where no extension was agreed on (RFC 6455 §5.2)."""
 
     def __init__(self, *, client: bool = False, message_bytes_max: int, fragments_max: int = 65_536) -> None:
         self._client = client
@@ -78,6 +86,9 @@ class FrameReader:
         self._parts: StringIO | BytesIO | None = None
         self.quiet: int = 0
         """Frames of the last `feed` that made nothing received: fragments, each of which costs as much as a message."""
+        self.inflated: int = 0
+        """What the compressed messages of the last `feed` cost, in bytes made: nothing here, but `InflatingReader`
+        knows some. A compressed byte counts as 16 where that is more."""
 
     @property
     def in_message(self) -> bool:
@@ -88,6 +99,11 @@ class FrameReader:
     def held(self) -> int:
         """Unparsed bytes waiting here."""
         return len(self._buffer)
+
+    @property
+    def weight(self) -> int:
+        """Bytes kept here: unparsed ones, and of a message that is not complete."""
+        return len(self._buffer) + max(0, self._gathered - self._slow_left)
 
     def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
         """Takes bytes (possibly none) and returns what was received; the rest waits for the next call.
@@ -268,7 +284,7 @@ class FrameReader:
         # RFC 6455 §5.2: reserved bits MUST be 0; §5.1: a client's frame is masked, a server's is not; §5.5:
         # control frames are short and whole.
         bad = (
-            data[at] & 0x70
+            data[at] & self._RESERVED[opcode]
             or (data[at + 1] >= 0x80) is self._client
             or not (control or opcode in _DATA_OPCODES)
             or (control and (short > 125 or data[at] < 0x80))

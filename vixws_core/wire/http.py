@@ -17,7 +17,10 @@ from wsproto.utilities import generate_accept_token, split_comma_header
 
 from ..errors import LocalError
 
-__all__ = ["Head", "HeadReader", "HeadRefused", "http_answer", "http_switching"]
+__all__ = ["Head", "HeadReader", "HeadRefused", "Offer", "extension_offers", "http_answer", "http_switching"]
+
+Offer = tuple[str, tuple[tuple[str, str | None], ...]]
+"""An extension that a client offers: its name, and its parameters in order with their values."""
 
 _REASONS: Final = {
     200: b"OK",
@@ -42,6 +45,10 @@ _FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 _BAD_LINE_END: Final = re.compile(rb"(?<!\r)\n|\r\n[ \t]|\r(?!\n|$)")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_OFFER: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")*+')
+_PARAMETER: Final = re.compile(
+    rf'[ \t]*({_TOKEN.pattern})(?:[ \t]*=[ \t]*(?:({_TOKEN.pattern})|"((?:[^"\\]|\\.)*)"))?[ \t]*(;|\Z)'
+)
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 
 
@@ -176,10 +183,60 @@ def _good_key(key: str) -> bool:
         return False
 
 
-def http_switching(key: str, subprotocol: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+def extension_offers(headers: tuple[tuple[str, str], ...]) -> list[Offer]:
+    """The extensions that a request offers, by the grammar of RFC 6455 §9.1, in order of preference.
+
+    An offer that breaks the grammar is left out, and behind a quote that does not end there is no other: a client
+    that offers nonsense goes without an extension, and is no worse for it.
+    """
+    value = ",".join(value for name, value in headers if name == "sec-websocket-extensions")
+    offers: list[Offer] = []
+    at = 0
+    while at <= len(value):
+        match = _OFFER.match(value, at)
+        assert match is not None  # It matches nothing, too.
+        at = match.end()
+        if value[at : at + 1] == '"':
+            break
+        offer = _offer(match[0])
+        if offer is not None:
+            offers.append(offer)
+        at += 1
+    return offers
+
+
+def _offer(text: str) -> Offer | None:
+    name, more, rest = text.partition(";")
+    name = name.strip(" \t")
+    if not _TOKEN.fullmatch(name):
+        return None
+    parameters: list[tuple[str, str | None]] = []
+    at = 0
+    while more:
+        match = _PARAMETER.match(rest, at)
+        if match is None:
+            return None
+        key, value, quoted, more = match.groups()
+        if quoted is not None:
+            value = re.sub(r"\\(.)", r"\1", quoted)
+            if not _TOKEN.fullmatch(value):  # RFC 6455 §9.1: what stands in quotes must be a token without them.
+                return None
+        parameters.append((key, value))
+        at = match.end()
+    return name, tuple(parameters)
+
+
+def http_switching(
+    key: str,
+    subprotocol: str | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
+    extension: str | None = None,
+) -> bytes:
     """The 101 answer to a handshake with `key` (RFC 6455 §4.2.2). Raises: `LocalError` for a bad header."""
     token = generate_accept_token(key.encode())
     chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: " + subprotocol.encode("ascii") + b"\r\n"
+    if extension is not None:
+        chosen += b"Sec-WebSocket-Extensions: " + extension.encode("ascii") + b"\r\n"
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: "

@@ -36,10 +36,14 @@ class CloseReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrameFailed(msgspec.Struct, frozen=True, gc=False):
-    """The peer broke the framing: close with `code` (1002, 1007, 1008 or 1009). Nothing follows it."""
+    """The peer broke the framing: close with `code` (1002, 1007, 1008 or 1009). Nothing follows it.
+
+    `word`: what the peer did, where the code alone does not say it.
+    """
 
     code: int
     reason: str
+    word: str = ""
 
 
 Received = str | bytes | PingReceived | PongReceived | CloseReceived | FrameFailed

@@ -86,7 +86,7 @@ class SqliteOutbox:
                 assert connection is not None
                 try:
                     self._keeper = _Keeper(bridge, connection, file, self._limits)
-                    async with working(self._keeper, self._limits.flush_s):
+                    async with working(self._keeper, lambda: self._limits.flush_s):
                         yield
                 finally:
                     with anyio.CancelScope(shield=True):

@@ -26,6 +26,10 @@ _HEAD = (
 _PAGE = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off > ? AND off <= ? ORDER BY off"
 _BELOW = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off < ? ORDER BY off DESC"
 _ABOVE_ID = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE id > ? ORDER BY id"
+_MORE = "SELECT 1 FROM ws_messages WHERE id > ? LIMIT 1"
+
+REPLAY_BYTES_MAX = 1 << 20
+"""Payload bytes of one trip of a replay."""
 
 INTEGER_MAX = (1 << 63) - 1
 """The largest integer of SQLite."""
@@ -108,9 +112,14 @@ class LogReader:
         rows.reverse()
         return rows
 
-    def replay_from(self, id: int, rows_max: int) -> list[StoredMessage]:
-        """At most `rows_max` messages of all rooms with an id above `id`, in id order."""
-        return self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, None)
+    def replay_from(self, id: int, rows_max: int) -> tuple[list[StoredMessage], bool]:
+        """At most `rows_max` messages of all rooms with an id above `id`, in id order; and whether more may follow.
+
+        They end at `REPLAY_BYTES_MAX` bytes: while one transaction reads, the write-ahead log cannot be emptied.
+        """
+        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX)
+        more = bool(rows) and self._db.execute(_MORE, (int(rows[-1].id),)).fetchone() is not None
+        return rows, more
 
     def _first_off(self, room: str, id: int, floor: int, head: int) -> int:
         """The first offset whose id is at least `id`. Ids rise with offsets, so halving finds it."""

@@ -32,6 +32,9 @@ __all__ = ["Limits", "SqliteMessageStore"]
 
 LOGGER = logging.getLogger("vixws.store")
 
+CHECKPOINT_WAIT_S = 0.5
+"""How long the checkpoint at the end waits for other processes. Without it the newest commits stay in `-wal`."""
+
 REPLAY_ROWS_MAX = 500
 """Rows of one read of `replay_from`."""
 
@@ -108,13 +111,23 @@ class SqliteMessageStore:
                 with anyio.CancelScope(shield=True):
                     await database.open(bridge)
                 try:
-                    async with working(worker, self._limits.flush_s):
+                    async with working(worker, worker.flush_s):
                         yield
                 finally:
                     with anyio.CancelScope(shield=True):
                         await _close(database)
         finally:
             self._worker = None
+
+    def hurry(self, wait_s: float, flush_s: float | None = None) -> None:
+        """The end of `run` comes: after `wait_s` no lock of another process is waited for any more.
+
+        What is to be stored then fails at once, `store_unavailable`, where the file is locked; where it is not, it is
+        stored as ever. With `flush_s` the flush at the end is over by then, or soon after where it begins late. Later
+        calls only hurry it more. Belongs to the loop's thread; does nothing outside of `run`.
+        """
+        if self._worker is not None:
+            self._worker.hurry(wait_s, flush_s)
 
     @overload
     async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
@@ -172,11 +185,11 @@ class SqliteMessageStore:
         rows: list[StoredMessage] = []
         while limit is None or len(rows) < limit:
             wanted = REPLAY_ROWS_MAX if limit is None else min(REPLAY_ROWS_MAX, limit - len(rows))
-            page: list[StoredMessage] = await self._running().call("replay_from", above, wanted)
-            rows += page
-            if len(page) < wanted:
+            page: tuple[list[StoredMessage], bool] = await self._running().call("replay_from", above, wanted)
+            rows += page[0]
+            if not page[1]:
                 break
-            above = int(page[-1].id)
+            above = int(page[0][-1].id)
         return rows
 
     async def trim(self, room: str, upto: int) -> int:
@@ -216,7 +229,8 @@ class _Asks:
 async def _close(database: Database) -> None:
     """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
     try:
-        await database.write(database.writer.checkpoint)
+        if not await database.write(database.writer.checkpoint, CHECKPOINT_WAIT_S):
+            LOGGER.warning("store closed without a checkpoint: another process uses %s", database.path)
     except FAILURES as exc:
         LOGGER.warning("store closed without a checkpoint: %s", store_error(exc, database.path))
     try:

@@ -35,6 +35,9 @@ LOGGER = logging.getLogger("vixws.store")
 READS_PER_TRIP_MAX = 16
 """Different reads of one round trip; with pages of 256 KiB they hold 4 MiB."""
 
+FLUSH_LEAST_S = 0.25
+"""What a flush has at least, however little time is left: some 6,000 appends on a disk that works."""
+
 POSITIONS_PER_TRIP_MAX = 1_024
 """Different positions of one round trip: about 15 µs each."""
 
@@ -58,6 +61,7 @@ class Worker:
         self._asked: list[FindPosition] = []
         self._closing = False
         self._lost = False
+        self._flush_until = math.inf
         self._probe_at = math.inf
         self._write_wake = anyio.Event()
         self._read_wake = anyio.Event()
@@ -129,6 +133,16 @@ class Worker:
         self._closing = True
         self._write_wake.set()
         self._read_wake.set()
+
+    def hurry(self, wait_s: float, flush_s: float | None) -> None:
+        """The end comes: see `SqliteMessageStore.hurry`."""
+        self.database.writer.patience.end_in(wait_s)
+        if flush_s is not None:
+            self._flush_until = min(self._flush_until, anyio.current_time() + flush_s)
+
+    def flush_s(self) -> float:
+        """How long the flush at the end may take."""
+        return min(self._limits.flush_s, max(FLUSH_LEAST_S, self._flush_until - anyio.current_time()))
 
     def abandon(self) -> None:
         """Fails whatever still waits."""
@@ -291,14 +305,14 @@ class Worker:
 
     def _down(self, cause: BaseException) -> None:
         self._lost = self._lost or needs_reopening(cause)
-        self.database.writer.set_busy_timeout(self._limits.retry_timeout_s)
+        self.database.writer.patience.set_each(self._limits.retry_timeout_s)
         if self.ready:
             LOGGER.warning("store not ready: %s", store_error(cause, self.database.path))
             self._probe_at = anyio.current_time() + self._limits.probe_s
         self.ready = False
 
     def _up(self) -> None:
-        self.database.writer.set_busy_timeout(self._limits.busy_timeout_s)
+        self.database.writer.patience.set_each(self._limits.busy_timeout_s)
         if not self.ready:
             LOGGER.warning("store ready again: %s", self.database.path)
         self.ready = True

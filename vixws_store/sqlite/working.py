@@ -28,8 +28,8 @@ class Workers(Protocol):
 
 
 @asynccontextmanager
-async def working(workers: Workers, flush_s: float) -> AsyncGenerator[None]:
-    """Runs the tasks around a block, outside of any other cancel scope; at its end they have `flush_s` to finish.
+async def working(workers: Workers, flush_s: Callable[[], float]) -> AsyncGenerator[None]:
+    """Runs the tasks around a block, outside of any other cancel scope; at its end they have `flush_s()` to finish.
 
     What the block raises leaves as it is, not in a group.
     """
@@ -54,7 +54,7 @@ async def working(workers: Workers, flush_s: float) -> AsyncGenerator[None]:
             raised = exc
         workers.stop()
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(flush_s):
+            with anyio.move_on_after(flush_s()):
                 await done.wait()
             scope.cancel()
             await done.wait()

@@ -16,8 +16,9 @@ from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.log import BatchResult, Position, message_id
 from vixws_core.message import StoredMessage
 
+from .patience import Patience
 from .reader import find_position
-from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, store_epoch
+from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, schema_version, store_epoch
 
 __all__ = ["LogWriter"]
 
@@ -70,14 +71,13 @@ class _Head:
 class LogWriter:
     """The only connection that writes and checkpoints.
 
-    Every method but `set_busy_timeout` belongs to the connection's thread.
+    Every method belongs to the connection's thread; `patience` may be shortened from any.
     """
 
     def __init__(self, path: str, synchronous: str, busy_timeout_s: float, pages_max: int | None) -> None:
         self.path = path
         self._synchronous = synchronous
-        self._busy_timeout_s = busy_timeout_s
-        self._busy_timeout_set_s = busy_timeout_s
+        self.patience: Patience = Patience(busy_timeout_s)
         self._pages_max = pages_max
         self._heads: dict[str, _Head] = {}
         self._last_id = 0
@@ -90,8 +90,9 @@ class LogWriter:
 
         Raises: `StoreError`, `sqlite3.Error`.
         """
-        self._busy_timeout_set_s = self._busy_timeout_s
-        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128)
+        timeout_s = self.patience.left()
+        db = sqlite3.connect(self.path, timeout=timeout_s, isolation_level=None, cached_statements=128)
+        self.patience.opened(timeout_s)
         try:
             self._set_up(db)
         except BaseException:
@@ -108,18 +109,16 @@ class LogWriter:
         db.execute("PRAGMA journal_size_limit = 67108864")
         if self._pages_max is not None:
             db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
+        version = schema_version(db)
         migrate(db)
         self._epoch = store_epoch(db)
         self._last_id = self._sequence()
-        if self._last_id:
-            # A restored backup must not give an id again that was given after it was made.
+        if version or self._last_id:
+            # A restored backup, an empty one too, must not give an id again that was given after it was made; nor must
+            # a file whose last commits are lost.
             self._last_id += secrets.randbelow(1 << 31) + 1
         self._files = {}
         self._check_files()
-
-    def set_busy_timeout(self, busy_timeout_s: float) -> None:
-        """Says how long transactions wait for another process's lock from now on; may be called from any thread."""
-        self._busy_timeout_s = busy_timeout_s
 
     def commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all in one transaction at the time `ts`; see `PureLog.append_batch`.
@@ -137,7 +136,7 @@ class LogWriter:
         Raises: `sqlite3.Error`, `OSError`.
         """
         db = self._db
-        self._begin()
+        self.patience.begin(self._db)
         try:
             found = db.execute(_FIND_ROOMS[1], (room,)).fetchone()
             if found is None:
@@ -167,6 +166,7 @@ class LogWriter:
         On this connection nothing is seen that is not known to be committed. Raises: `sqlite3.Error`.
         """
         db = self._db
+        self.patience.allow(db, self.patience.left())
         db.execute("BEGIN")
         try:
             return [find_position(db, self._epoch, room, off) for room, off in asked]
@@ -179,7 +179,7 @@ class LogWriter:
         Raises: `sqlite3.Error`, `OSError`, `StoreError` where it does not.
         """
         db = self._db
-        self._begin()
+        self.patience.begin(self._db)
         try:
             db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
             db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
@@ -189,13 +189,18 @@ class LogWriter:
             raise
         self._check_files()
 
-    def checkpoint(self) -> None:
-        """Copies the write-ahead log into the file and empties it, as far as readers allow."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    def checkpoint(self, wait_s: float) -> bool:
+        """Copies the write-ahead log into the file and empties it; False where others kept it from that for `wait_s`.
+
+        Raises: `sqlite3.Error`.
+        """
+        self.patience.allow(self._db, min(wait_s, self.patience.left()))
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def _commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         db = self._db
-        self._begin()
+        self.patience.begin(self._db)
         try:
             self._refresh()
             self._find_heads({ask.room for ask in appends})
@@ -322,13 +327,6 @@ class LogWriter:
     def _insert(self, statements: dict[int, str], values: Sequence[Any], width: int) -> None:
         for part in _chunks(values, width):
             self._db.execute(statements[len(part) // width], part)
-
-    def _begin(self) -> None:
-        # Always IMMEDIATE: a transaction that begins by reading may not be able to write later, timeout or not.
-        if self._busy_timeout_set_s != self._busy_timeout_s:
-            self._busy_timeout_set_s = self._busy_timeout_s
-            self._db.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout_set_s * 1000)}")
-        self._db.execute("BEGIN IMMEDIATE")
 
     def _undo(self) -> None:
         self._heads.clear()

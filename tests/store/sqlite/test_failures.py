@@ -32,6 +32,7 @@ async def fail_append(store: SqliteMessageStore, payload: object = None) -> Stor
     return caught.value
 
 
+@pytest.mark.threat(25)
 async def test_locked_file_is_told_and_recovers(tmp_path: Path) -> None:
     posts: list[Input] = []
     path = tmp_path / "a.db"
@@ -72,6 +73,7 @@ async def test_other_connections_changes_are_noticed(tmp_path: Path) -> None:
         assert id > ids[-1]
 
 
+@pytest.mark.threat(24)
 async def test_full_file_is_told_and_recovers_after_a_trim(tmp_path: Path) -> None:
     store = SqliteMessageStore(tmp_path / "a.db", pages_max=60, limits=QUICK)
     async with store.run():
@@ -207,3 +209,62 @@ async def test_flush_on_a_locked_file_ends_and_answers_all(tmp_path: Path) -> No
     assert set(range(300)) == set(answers)
     assert all(isinstance(answer, StoreFailed) for answer in answers.values())
     assert {"store_unavailable"} == {answer.code for answer in answers.values() if isinstance(answer, StoreFailed)}
+
+
+# ---- the end comes ----------------------------------------------------------------------------------
+
+
+async def test_a_hurried_store_waits_for_no_lock_and_tells_who_waited(tmp_path: Path) -> None:
+    posts: list[Input] = []
+    path = tmp_path / "a.db"
+    store = SqliteMessageStore(path, limits=Limits(busy_timeout_s=60.0))
+    began = 0.0
+    with anyio.fail_after(20):
+        async with store.run(lambda *inputs: posts.extend(inputs)):
+            await store.append("event", "room", "note", {})
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            store.consumer.see(0.0, TimePassed(), [StoreAppend(1, "room", "event", "note", b"{}")])
+            await anyio.sleep(0.05)  # It waits for the lock.
+            began = anyio.current_time()
+            store.hurry(0.2, 0.3)
+            store.hurry(60.0, 60.0)  # Never slower again.
+            while not any(isinstance(post, StoreFailed) for post in posts):
+                await anyio.sleep(0.01)
+            told_s = anyio.current_time() - began
+            store.consumer.see(0.0, TimePassed(), [StoreAppend(2, "room", "event", "note", b"{}")])
+        over_s = anyio.current_time() - began
+    other.close()
+
+    failed = [post for post in posts if isinstance(post, StoreFailed)]
+    assert [(answer.request, answer.code, answer.retry) for answer in failed] == [
+        (1, "store_unavailable", True),
+        (2, "store_unavailable", True),
+    ]
+    assert 0.15 < told_s < 1.0
+    assert over_s < 1.5
+
+
+async def test_a_hurried_store_stores_on_where_nobody_locks_it(tmp_path: Path) -> None:
+    posts: list[Input] = []
+    store = SqliteMessageStore(tmp_path / "a.db")
+    store.hurry(0.0)  # It does not run: nothing happens.
+    async with store.run(lambda *inputs: posts.extend(inputs)):
+        store.hurry(0.0, 0.0)
+        await store.append("event", "room", "note", {})
+        store.consumer.see(0.0, TimePassed(), [StoreAppend(n, "room", "event", "note", b"{}") for n in range(600)])
+
+    assert sum(isinstance(post, StoreAppended) for post in posts) == 600
+    assert [path.name for path in tmp_path.iterdir() if path.suffix.endswith("-wal")] == []
+
+
+async def test_an_end_without_a_checkpoint_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    async with SqliteMessageStore(path).run():
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+    assert [record.getMessage() for record in caplog.records if "checkpoint" in record.getMessage()] == [
+        f"store closed without a checkpoint: another process uses {path}"
+    ]

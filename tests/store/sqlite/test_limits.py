@@ -82,6 +82,7 @@ async def test_one_transaction_trims_5000_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "trips"), [(None, [500, 500, 500]), (700, [500, 200]), (500, [500])])
+@pytest.mark.threat(28)
 async def test_a_replay_takes_500_rows_a_trip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, trips: list[int]
 ) -> None:

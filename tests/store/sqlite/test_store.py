@@ -78,6 +78,7 @@ async def test_posts_happen_in_the_loops_thread(tmp_path: Path) -> None:
     assert {threading.get_ident()} == threads
 
 
+@pytest.mark.threat(27)
 async def test_restored_backup_does_not_repeat_an_id(tmp_path: Path) -> None:
     store = SqliteMessageStore(tmp_path / "a.db")
     async with store.run():
@@ -112,6 +113,7 @@ async def test_store_runs_once_at_a_time_and_again_later(tmp_path: Path) -> None
         assert (await store.position("r")).head == 1
 
 
+@pytest.mark.threat(37)
 async def test_cancelling_run_stores_and_answers_what_was_accepted(tmp_path: Path) -> None:
     posts = Posts()
     store = SqliteMessageStore(tmp_path / "a.db")
@@ -127,6 +129,7 @@ async def test_cancelling_run_stores_and_answers_what_was_accepted(tmp_path: Pat
         assert (await store.position("room")).head == 700
 
 
+@pytest.mark.threat(37)
 async def test_cancelled_append_is_stored_all_the_same(tmp_path: Path) -> None:
     store = SqliteMessageStore(tmp_path / "a.db")
     async with store.run():
@@ -231,6 +234,7 @@ async def test_append_larger_than_a_batch_is_stored(tmp_path: Path) -> None:
         assert (await store.position("r")).head == 1
 
 
+@pytest.mark.threat(26)
 async def test_damaged_rows_are_left_out_and_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = SqliteMessageStore(tmp_path / "a.db")
     async with store.run():
@@ -294,6 +298,7 @@ anyio.run(main, backend=sys.argv[2])
 """
 
 
+@pytest.mark.threat(23)
 async def test_killed_process_loses_nothing_it_acknowledged(tmp_path: Path, anyio_backend_name: str) -> None:
     path = tmp_path / "a.db"
     process = subprocess.Popen(

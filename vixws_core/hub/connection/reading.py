@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...effects import PauseReading, ResumeReading
-from ..model import CLOSED, CLOSING, FAR, GONE, HANDLED, Connection, Pause, Session
+from ..model import CLOSED, CLOSING, FAR, GONE, HANDLED, OPEN, Connection, Pause, Session
 from ..step import Step
 from .timers import Timers
 
@@ -16,11 +16,14 @@ BACKLOG_BYTES = 131_072
 class Reading:
     """Pauses and resumes connections."""
 
-    __slots__ = ("_step", "_timers")
+    __slots__ = ("_crowded", "_step", "_timers", "received_total")
 
     def __init__(self, step: Step, timers: Timers) -> None:
         self._step = step
         self._timers = timers
+        self._crowded: dict[int, Connection] = {}
+        self.received_total: int = 0
+        """Bytes that all connections hold and that are not handled yet."""
 
     def pause(self, connection: Connection, why: int) -> None:
         """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
@@ -79,6 +82,23 @@ class Reading:
     def forget_ready(self, connection: Connection) -> None:
         """Nothing of a connection waits for the next step any more."""
         self._step.ready.pop(connection.id, None)
+
+    # ---- what all of them hold ----------------------------------------------------------------------
+
+    def weigh(self, connection: Connection, count: int) -> None:
+        """It holds so many bytes now; over the budget of all it is not read, and below it they are again."""
+        self.received_total += count - connection.received
+        connection.received = count
+        budget = self._step.config.received_bytes_total
+        if self.received_total > budget and count and connection.state is OPEN:
+            if not connection.pauses & Pause.CROWDED:
+                self._crowded[connection.id] = connection
+                self.pause(connection, Pause.CROWDED)
+                self._timers.rearm(connection)
+        elif self._crowded and self.received_total <= budget - budget // 4:
+            crowded, self._crowded = self._crowded, {}
+            for one in crowded.values():
+                self.resume(one, Pause.CROWDED)
 
     # ---- what is asked and not answered -----------------------------------------------------------
 

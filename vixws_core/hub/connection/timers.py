@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 
-from ..model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection
+from ..model import ASKED, ENDING, FAR, GONE, HEAD, OPEN, Connection, Pause
 from ..step import Step
 
 __all__ = ["Timers"]
@@ -81,6 +81,8 @@ class Timers:
             when = min(when, session.retry_at)
             if session.identity is not None:
                 when = min(when, session.identity.next_at)
+        if connection.pauses == Pause.CROWDED:
+            return min(when, connection.message_since + config.message_timeout_s)
         if connection.pauses:
             return when  # Every deadline that only reading can meet is suspended (PROTOCOL §5).
         silent = self.silent_since(connection)

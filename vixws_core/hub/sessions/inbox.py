@@ -11,7 +11,16 @@ from ...errors import BadMessage
 from ...inputs import HandlerFinished
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
-from ...wire.frames import PONG, CloseReceived, FrameFailed, PingReceived, PongReceived, Received, encode_frame
+from ...wire.frames import (
+    INFLATED_PER_STEP,
+    PONG,
+    CloseReceived,
+    FrameFailed,
+    PingReceived,
+    PongReceived,
+    Received,
+    encode_frame,
+)
 from ..connection.outbox import Outbox
 from ..connection.reading import BACKLOG_BYTES, Reading
 from ..connection.timers import Timers
@@ -58,8 +67,8 @@ class Inbox:
         frames = len(events) + reader.quiet
         if holding:
             self._reading.forget_ready(connection)
-        elif frames >= most and reader.held:
-            # Threat row 7: so many frames a step; the rest waits for the next.
+        elif (frames >= most or reader.inflated >= INFLATED_PER_STEP) and reader.held:
+            # Threat row 7: so many frames a step, and so much inflated; the rest waits for the next.
             self._reading.come_back(connection)
             if reader.held > BACKLOG_BYTES:
                 self._reading.pause(connection, Pause.BACKLOG)
@@ -77,6 +86,10 @@ class Inbox:
                 self._timers.begin_message(connection)
         if frames:
             self._sort(connection, session, events, frames)
+            if reader.inflated:
+                self._rates.inflated(connection, reader.inflated)
+        if holding or connection.received or session.queued or connection.message_since != FAR or step.ready:
+            self._reading.weigh(connection, reader.weight + session.queued)
         state = connection.state
         if state is not OPEN or self._lifecycle.draining:
             self._lifecycle.settle(connection)
@@ -97,7 +110,7 @@ class Inbox:
             elif isinstance(event, CloseReceived):
                 self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=True)
             elif isinstance(event, FrameFailed):
-                word = FRAMING_FAULTS.get(event.code, PROTOCOL_ERROR)
+                word = event.word or FRAMING_FAULTS.get(event.code, PROTOCOL_ERROR)
                 self._step.out.append(PeerMisbehaved(connection.id, word, event.reason))
                 self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=False)
             else:
@@ -191,7 +204,7 @@ class Inbox:
             if type(item) is Envelope and item.type == "$ping":
                 self._requests.handle(session, item)
             else:
-                queue.append(item)
+                session.line_up(item)
         if len(queue) >= self._step.config.pending_messages_max:
             self._reading.pause(session.connection, Pause.QUEUED)
             self._reading.forget_ready(session.connection)
@@ -220,6 +233,8 @@ class Inbox:
         if items is not None:
             session.drop_queue()
             self._deliver(session, tuple(items))
+            if connection.reader is not None:
+                self._reading.weigh(connection, connection.reader.weight + session.queued)
         if not session.busy and connection.pauses & Pause.QUEUED:
             self._reading.resume(connection, Pause.QUEUED)
             self._reading.look_at_held(connection)

@@ -22,10 +22,18 @@ from ..model import ASKED, CLOSED, CLOSING, ENDING, FAR, GONE, HEAD, OPEN, SENDA
 from ..rooms.members import Members
 from ..step import Step
 
-__all__ = ["DISCARDED_MAX", "Lifecycle"]
+__all__ = ["DISCARDED_MAX", "Lifecycle", "farewell_s"]
 
 DISCARDED_MAX: Final = 1_048_576
 """Bytes discarded behind our close frame, over which a peer is cut: sixteen reads, for what may be under way."""
+
+FAREWELL_MAX_S: Final = 1.0
+"""Longest time between the last close frames of a drain and its end."""
+
+
+def farewell_s(drain_s: float) -> float:
+    """How long before its end a drain closes whoever is left, so that the close frame arrives."""
+    return min(FAREWELL_MAX_S, drain_s / 8)
 
 
 class Lifecycle:
@@ -33,6 +41,7 @@ class Lifecycle:
 
     __slots__ = (
         "_asks",
+        "_close_at",
         "_drain_until",
         "_drained",
         "_members",
@@ -58,6 +67,8 @@ class Lifecycle:
         """Open WebSockets."""
         self.draining: bool = False
         """Whether `Shutdown` was asked."""
+        self._close_at = FAR
+        """When a drain closes whoever is left; `FAR` where it did."""
         self._drain_until = FAR
         self._overdue = False
         """The time for the drain is over."""
@@ -99,6 +110,7 @@ class Lifecycle:
         connection.move(CLOSING, step.now)
         step.out.append(Closing(connection.id))
         session.drop_queue()
+        self._reading.weigh(connection, 0)
         self._leave_rooms(session)
         self._reading.forget_ready(connection)
         if by_peer:  # The peer's close frame is here already.
@@ -213,8 +225,10 @@ class Lifecycle:
             return
         if before not in SENDABLE:
             session.drop_queue()  # Only what an open connection had sent is still handled.
+        self._reading.weigh(connection, session.queued)
         self._leave_rooms(session)
         if before in SENDABLE:
+            self._step.out.append(Closing(connection.id))
             self._reading.look_at_held(connection)
         if connection.close_code == CLOSE_NO_FRAME and not connection.close_reason:
             connection.close_reason = input.reason
@@ -222,6 +236,7 @@ class Lifecycle:
 
     def _forget(self, connection: Connection) -> None:
         del self._step.connections[connection.id]
+        self._reading.weigh(connection, 0)
         session = connection.session
         if session is not None and session.identity is not None and session.identity.user is not None:
             found = self._step.users.get(session.identity.user, {})
@@ -237,50 +252,63 @@ class Lifecycle:
     def shutdown(self, input: Shutdown) -> None:
         """Tells every connection that the server goes, each with its slot for coming back; or hurries a drain."""
         step, config = self._step, self._step.config
+        close_at = step.now + input.drain_s - farewell_s(input.drain_s)
         if self.draining:
             self._drain_until = min(self._drain_until, step.now + input.drain_s)
+            self._close_at = FAR if self._close_at == FAR else min(self._close_at, close_at)
             return
         self.draining = True
-        self._drain_until = step.now + input.drain_s
+        self._drain_until, self._close_at = step.now + input.drain_s, close_at
         slot = 0
         for connection in tuple(step.connections.values()):
             if connection.state in (HEAD, ASKED):
                 self.answer_http(connection, 503, (("retry-after", "1"),), b"shutting down\n")
-            elif connection.state in SENDABLE and connection.session is not None:
-                if connection.session.hello:
+            elif connection.state in SENDABLE and (session := connection.session) is not None:
+                if session.hello:
                     # PROTOCOL §11: another slot for every connection.
                     delay = config.reconnect_first_s + 1.25 * slot / config.handshakes_per_s
                     slot += 1
-                    payload = {
-                        "reconnect_in_ms": round(delay * 1000),
-                        "close_in_ms": round((self._drain_until - step.now) * 1000),
-                    }
+                    left = close_at - step.now if self._is_unfinished(session) else 0.0
+                    payload = {"reconnect_in_ms": round(delay * 1000), "close_in_ms": round(left * 1000)}
                     self._outbox.answer(connection, wire.answer("$drain", payload=payload))
                 step.out.append(Closing(connection.id))
                 self.drain(connection)
 
+    def _is_unfinished(self, session: Session) -> bool:
+        """Whether something of it is under way, which a drain lets end first."""
+        ready = session.connection.id in self._step.ready
+        return session.busy or bool(session.queue) or ready or self._owes_answers(session)
+
     def drain(self, connection: Connection) -> None:
         """Closes a connection of a hub that shuts down, once nothing of it is unfinished."""
         session = connection.session
-        if not self.draining or session is None:
-            return
-        if session.busy or session.queue or connection.id in self._step.ready or self._owes_answers(session):
-            return
+        if self.draining and session is not None and not self._is_unfinished(session):
+            self._say_goodbye(connection, session)
+
+    def _say_goodbye(self, connection: Connection, session: Session) -> None:
         self.close(connection, CLOSE_DRAIN if session.hello else CLOSE_RESTART, "the server shuts down")
 
     def drain_time_passed(self) -> None:
-        """Ends every connection at once where the drain took too long."""
-        if not self.draining or self._step.now < self._drain_until:
+        """Closes whoever is left shortly before a drain's end, and ends every connection at once at its end."""
+        if not self.draining:
             return
-        self._drain_until = FAR
-        self._overdue = True
-        for connection in tuple(self._step.connections.values()):
-            if connection.state is not GONE:
-                self.end_transport(connection, abort=True)
+        if self._step.now >= self._drain_until:
+            self._close_at = self._drain_until = FAR
+            self._overdue = True
+            for connection in tuple(self._step.connections.values()):
+                if connection.state is not GONE:
+                    self.end_transport(connection, abort=True)
+        elif self._step.now >= self._close_at:
+            self._close_at = FAR
+            for connection in tuple(self._step.connections.values()):
+                if connection.state is ENDING:
+                    self.reply_close(connection)
+                elif connection.session is not None:
+                    self._say_goodbye(connection, connection.session)
 
     def drain_deadline(self) -> float:
-        """When the drain has taken too long; `FAR` where that is over, or nothing is drained."""
-        return FAR if self._drained else self._drain_until
+        """When a drain has to be looked after next; `FAR` where that is over, or nothing is drained."""
+        return FAR if self._drained else min(self._close_at, self._drain_until)
 
     def check_drained(self) -> None:
         """Tells, once, that a hub that shuts down is empty."""

@@ -64,6 +64,13 @@ class Rates:
             rate, burst = config.user_messages_per_s, config.user_messages_burst
             self._take(connection, identity.budget.messages, count, rate, burst)
 
+    def inflated(self, connection: Connection, cost: int) -> None:
+        """Compressed messages came: what they cost, however few bytes they were; it holds for everybody."""
+        rate, allowance = self._step.config.inflated_bytes_per_s, connection.inflated_allowance
+        if allowance is None:
+            allowance = connection.inflated_allowance = TokenBucket(float(rate), self._step.now)
+        self._take(connection, allowance, cost, rate, rate)
+
     def asks(self, session: Session, count: int) -> None:
         """A join, or a question for the log, or the rows of its answer."""
         budget, config = self._budget_of(session), self._step.config
