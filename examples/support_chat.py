@@ -27,6 +27,7 @@ import sys
 import time
 from typing import Annotated, Literal
 
+import anyio.to_thread
 import jwt
 import msgspec
 
@@ -80,6 +81,20 @@ def find(room: str) -> tuple[str, bool] | None:
     return None if row is None else (row[0], bool(row[1]))
 
 
+def insert(customer: str, key: str, subject: str) -> tuple[int, str]:
+    """Number and subject of a customer's ticket with this key; in a thread, for the disk may be slow."""
+    new = "INSERT INTO tickets (customer, key, subject) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    tickets.execute(new, (customer, key, subject))
+    found = "SELECT number, subject FROM tickets WHERE customer = ? AND key = ?"
+    number, subject = tickets.execute(found, (customer, key)).fetchone()
+    return number, subject
+
+
+def close(number: int) -> None:
+    """Notes that a ticket is closed; in a thread as well."""
+    tickets.execute("UPDATE tickets SET closed = 1 WHERE number = ?", (number,))
+
+
 # ---- who may do what --------------------------------------------------------------------------------
 
 
@@ -119,32 +134,29 @@ def nothing_else(session: Session, payload: dict[str, object]) -> None:
 # ---- what the server does ---------------------------------------------------------------------------
 
 
-@server.on("ticket.open", thread=True)
-def open_ticket(session: Session, payload: Open) -> dict[str, int]:
-    """Opens a ticket for a customer and tells the agents; in a thread, for the disk may be slow."""
+@server.on("ticket.open")
+async def open_ticket(session: Session, payload: Open) -> dict[str, int]:
+    """Opens a ticket for a customer; it is answered once the agents' list has it, and may be repeated until then."""
     if session.user is None or role_of(session.user) != "customer":
         raise Refused("expected a customer")
     customer = session.user.id
-    new = "INSERT INTO tickets (customer, key, subject) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-    tickets.execute(new, (customer, payload.key, payload.subject))
-    found = "SELECT number, subject FROM tickets WHERE customer = ? AND key = ?"
-    number, subject = tickets.execute(found, (customer, payload.key)).fetchone()
+    number, subject = await anyio.to_thread.run_sync(insert, customer, payload.key, payload.subject)
     told = {"ticket": number, "customer": customer, "subject": subject}
-    server.broadcast_room_json("agents", "ticket.opened", told, mid=f"opened {number}")
+    await server.publish("agents", "ticket.opened", told, mid=f"opened {number}")
     return {"ticket": number}
 
 
-@server.on("ticket.close", thread=True)
-def close_ticket(session: Session, payload: Close) -> None:
+@server.on("ticket.close")
+async def close_ticket(session: Session, payload: Close) -> None:
     """Closes a ticket: its customer may not write into it any more, from now on, on all connections."""
     room = f"ticket/{payload.ticket}"
     ticket = find(room)
     if role_of(session.user) != "agent" or ticket is None:
         raise Refused("expected an agent, and a ticket that there is")
-    tickets.execute("UPDATE tickets SET closed = 1 WHERE number = ?", (payload.ticket,))
+    await anyio.to_thread.run_sync(close, payload.ticket)
     server.revoke(ticket[0], room)
     for told in (room, "agents", f"@user/{ticket[0]}"):
-        server.broadcast_room_json(told, "ticket.closed", {"ticket": payload.ticket}, mid=f"closed {payload.ticket}")
+        await server.publish(told, "ticket.closed", {"ticket": payload.ticket}, mid=f"closed {payload.ticket}")
 
 
 def token_for(name: str, role: Literal["customer", "agent"], hours: float = 8.0) -> str:
