@@ -91,11 +91,15 @@ def test_what_is_no_host_is_refused_whole(given: Any) -> None:
         ("127.0.0.1,0.0.0.0", False),
         ("0.0.0.0,127.0.0.1", False),
         ("127.0.0.1,::", False),
-        ("127.0.0.1,no.such.host.invalid", True),
     ],
 )
 def test_loopback_is_where_all_hosts_are(host: str, only_here: bool) -> None:
     assert is_loopback(host) is only_here
+
+
+def test_what_cannot_be_looked_up_is_not_taken_for_loopback() -> None:
+    with pytest.raises(LocalError, match="cannot listen on no"):
+        is_loopback("127.0.0.1,no.such.host.invalid")
 
 
 @pytest.mark.anyio

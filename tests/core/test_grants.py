@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vixws_core import HubConfig, LocalError
+from vixws_core import HubConfig, LocalError, Refused
 from vixws_core.app.access import AuthRequest, Grant, RootRouter, User
 from vixws_core.effects import Authorize, StoreAppend
 from vixws_core.inputs import PositionKnown
@@ -455,6 +455,26 @@ def test_a_revoke_now_ends_the_connection_and_drops_what_waits() -> None:
     assert rig.hub.state_of(inside.conn) is None and rig.hub.is_open(outside.conn)
     rig.app.revoke("ada", now=True)
     assert rig.hub.connections == 0
+
+
+def test_a_revoke_now_is_told_where_nothing_waits() -> None:
+    policy = Policy()
+    policy.allow("ada", "a")
+    rig = rig_of(policy)
+    peer = client(rig, "ada", "a")
+
+    rig.app.revoke("ada", now=True)
+
+    assert peer.closed() == (4003, "denied")
+
+
+def test_refused_in_authorize_is_a_denial() -> None:
+    policy = Policy()
+    policy.rules["ada", "join", "a"] = Refused("no")
+    rig = rig_of(policy)
+
+    assert code_of(client(rig).ask(typed("$join", room="a", ref="1"))) == "denied"
+    assert rig.reports == []
 
 
 def test_an_answer_from_before_the_revoke_counts_no_more() -> None:

@@ -31,19 +31,19 @@ HEAD_BYTES_MAX: Final = 8_192
 HEADERS_MAX: Final = 64
 
 
-def is_loopback(host: str) -> bool:
+def is_loopback(host: str, port: int = 0) -> bool:
     """Whether only this machine reaches what listens on `host`: on all of them, where commas separate several.
 
-    Where nothing can listen, binding it says why.
+    Raises: `LocalError` for a host that is none: what cannot be looked up now may be somebody's a moment later.
     """
-    return all(map(_is_loopback, host.split(",")))
+    return all(_is_loopback(one, port) for one in host.split(","))
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(host: str, port: int) -> bool:
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        return True
+    except (OSError, UnicodeError) as exc:
+        raise LocalError(f"cannot listen on {host}:{port}: {exc}") from exc
     return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 

@@ -142,7 +142,7 @@ class Runtime:
             arrived=self._arrived,
             drained=self._drained.set,
             root=root,
-            origins=Origins(settings.allowed_origins),
+            origins=Origins(settings.allowed_origins, loopback_only=policy.trusting and settings.access is None),
             wall=time.time,
             auth_deadline_s=settings.auth_deadline_s,
             make_signal=anyio.Event,

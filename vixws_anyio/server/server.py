@@ -196,7 +196,7 @@ class Server(RootRouter):
         """
         if self.config.access != "auto" or self.authenticator is not None or self.authorizer is not None:
             return False
-        if not is_loopback(self.config.host):
+        if not is_loopback(self.config.host, self.config.port):
             raise LocalError(
                 f"{self.config.place('host')}: expected server.authenticate and server.authorize, or an explicit "
                 f"auth.access (--access open lets everybody into every room), got {self.config.host} without any"

@@ -12,7 +12,7 @@ import msgspec
 
 from ..codes import DENIED, INTERNAL
 from ..effects import Authenticate, Authorize, Effect
-from ..errors import LocalError
+from ..errors import LocalError, Refused
 from ..inputs import Authenticated, Authorized, Input, Respond
 from .access import AuthRequest, Denied, Grant, RootRouter, User
 from .dispatch import Report, Steps, Waiting
@@ -122,7 +122,7 @@ class Gate:
             if found is not None:
                 actions = found.actions or (asked.action,)
                 answer = Authorized(asked.request, actions, self._left(found.until))
-        except Denied:
+        except (Denied, Refused):
             pass
         except Exception as exc:
             self._report(session, exc, self._name(self._root.authorizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from ..errors import LocalError
 __all__ = ["ANY_ORIGIN", "Origins", "parse_origin"]
 
 ANY_ORIGIN: Final = "*"
+_LOOPBACK: Final = re.compile(r"127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -17,13 +19,15 @@ class Origins:
     """Allows the server's own pages, and those of a list: `scheme://host` or `scheme://host:port`, compared whole.
 
     `*` in the list allows every page; then cookies prove nothing, and are not shown. Programs that are no browser send
-    no `Origin`, and are let in, without their cookies.
+    no `Origin`, and are let in, without their cookies. `loopback_only`: own pages are those of this machine's own names
+    alone, for a server that lets everybody do everything: a site may have its name point at 127.0.0.1.
     Raises: `LocalError` for an item that is no origin.
     """
 
-    __slots__ = ("_any", "_listed")
+    __slots__ = ("_any", "_listed", "_loopback_only")
 
-    def __init__(self, listed: tuple[str, ...] = ()) -> None:
+    def __init__(self, listed: tuple[str, ...] = (), *, loopback_only: bool = False) -> None:
+        self._loopback_only = loopback_only
         self._any = ANY_ORIGIN in listed
         self._listed: frozenset[tuple[str, str, int]] = frozenset(
             self._must(text) for text in listed if text != ANY_ORIGIN
@@ -46,7 +50,9 @@ class Origins:
         if len(origins) > 1:
             return None
         origin = parse_origin(origins[0])
-        if origin is not None and (origin in self._listed or _is_own(origin, headers)):
+        if origin is not None and origin in self._listed:
+            return True
+        if origin is not None and _is_own(origin, headers) and (not self._loopback_only or _is_local(origin[1])):
             return True
         return False if self._any else None
 
@@ -66,6 +72,11 @@ def parse_origin(text: str) -> tuple[str, str, int] | None:
     if parts.netloc.endswith(":"):
         return None
     return scheme, host, _PORTS[scheme] if port is None else port
+
+
+def _is_local(host: str) -> bool:
+    """Whether a name is this machine's, whoever looks it up (RFC 6761 §6.3)."""
+    return host == "::1" or host == "localhost" or host.endswith(".localhost") or _LOOPBACK.fullmatch(host) is not None
 
 
 def _is_own(origin: tuple[str, str, int], headers: tuple[tuple[str, str], ...]) -> bool:

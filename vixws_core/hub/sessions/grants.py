@@ -253,7 +253,8 @@ class Grants:
             self.rearm(session)
 
     def _cut(self, session: Session) -> None:
-        """Ends a connection without sending what waits."""
+        """Ends a connection without sending what waits; where nothing does, the close frame still reaches it."""
         connection = session.connection
         if connection.state in SENDABLE:
-            self._lifecycle.give_up(connection, CLOSE_DENIED, sent=DENIED, kept=REVOKED, abort=True)
+            waits = connection.unsent > 0
+            self._lifecycle.give_up(connection, CLOSE_DENIED, sent=DENIED, kept=REVOKED, abort=waits)
