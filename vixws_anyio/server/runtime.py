@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.from_thread
-import anyio.to_thread
 from anyio.abc import ByteStream, TaskGroup
 
 from vixws_core.app import App

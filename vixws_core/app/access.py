@@ -60,7 +60,7 @@ class User:
         expires: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if not isinstance(id, str):
+        if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance] — ids come from tokens and databases
             raise LocalError(f"the id of a user must be a string, got {id!r:.60}")
         check_name(user_room(id))
         if expires is not None and not math.isfinite(expires):

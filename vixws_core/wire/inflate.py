@@ -76,7 +76,7 @@ class InflatingReader(FrameReader):
 
     def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
         """As `FrameReader.feed`; `inflated` says what the compressed messages cost."""
-        self.inflated = 0
+        self.inflated: int = 0
         return super().feed(data, most)
 
     def skim(self, data: bytes) -> CloseReceived | FrameFailed | None:
