@@ -127,33 +127,20 @@ BUGS: dict[str, tuple[str, str, str]] = {
 
 
 GRANT_BUGS: dict[str, tuple[str, str, str]] = {
-    "a grant is ignored on history": (
-        "vixws_core.hub.sessions.requests",
-        """        if not self._may(session, "read", room):
-            return False
-        self._history.check_stored(room)""",
-        """        if not room:
-            return False
-        self._history.check_stored(room)""",
-    ),
-    "a grant is ignored on a position": (
-        "vixws_core.hub.sessions.requests",
-        """        if not self._may(session, "read", room):
-            return False
-        self._history.position(""",
-        """        if not room:
-            return False
-        self._history.position(""",
+    "a grant to join is one to read": (
+        "vixws_core.hub.sessions.grants",
+        "actions.get(action, -FAR) > self._step.now else None",
+        'actions.get("join", actions.get(action, -FAR)) > self._step.now else None',
     ),
     "a grant is ignored on a join": (
         "vixws_core.hub.sessions.requests",
-        """        if not self._may(session, "join", room):""",
-        """        if not room:""",
+        """ and not self._may(session, "join", room):""",
+        """ and not room:""",
     ),
     "a grant is ignored on a publish": (
         "vixws_core.hub.sessions.requests",
-        """                if not self._may(session, "publish", _room_of(envelope)):""",
-        """                if not _room_of(envelope):""",
+        """ and not self._may(session, "publish", _room_of(envelope)):""",
+        """ and not _room_of(envelope):""",
     ),
     "a grant for one room holds for all": (
         "vixws_core.hub.sessions.grants",

@@ -51,6 +51,8 @@ class Publishing:
     def publish_from(self, session: Session, envelope: Envelope) -> None:
         """A client's publish: a top-level `room` (PROTOCOL §1). Raises: `BadRoom`."""
         assert envelope.room is not None  # That makes it a publish.
+        if session.identity is None and envelope.room[:1] == "@":
+            raise BadRoom(f"room {envelope.room!r:.60} is reserved: there is nobody here whose room it could be")
         ask = Publish(
             check_name(envelope.room),
             envelope.type,

@@ -94,7 +94,7 @@ class Requests:
         try:
             if type[0] != "$":
                 session.greeting_over = True
-                if not self._may(session, "publish", _room_of(envelope)):
+                if session.identity is not None and not self._may(session, "publish", _room_of(envelope)):
                     return False
                 self._publishing.publish_from(session, envelope)
                 return True
@@ -114,8 +114,6 @@ class Requests:
 
     def _may(self, session: Session, action: str, room: str) -> bool:
         """True where it is granted; False: the message waits for the application's word. Raises: `Refused`."""
-        if session.identity is None and room[0] != "@":
-            return True
         granted = self._grants.may(session, action, room)
         if granted is False:
             raise Refused(f"{action} is not granted in this room")
@@ -233,7 +231,7 @@ class Requests:
         asked = decode_payload(JoinPayload, envelope.payload)
         if asked.on_fail not in ("head", "floor"):
             raise BadMessage(BAD_MESSAGE, f"on_fail must be head or floor, got {asked.on_fail!r:.60}")
-        if not self._may(session, "join", room):
+        if (session.identity is not None or room[0] == "@") and not self._may(session, "join", room):
             return False
         since = None if asked.since is None else Since(asked.since.ep, asked.since.off, asked.since.id)
         last = asked.last
