@@ -398,6 +398,28 @@ def test_a_grant_that_ends_at_once_is_no_membership() -> None:
     assert "x" not in types_of(peer.messages())
 
 
+@pytest.mark.parametrize("why", ["time", "revoke", "proof"])
+def test_a_grant_until_a_time_that_is_over_lets_nobody_stay(why: str) -> None:
+    policy = Policy()
+    end = 1_800_000_110.0
+    policy.allow("ada", "a", "join", until=end)
+    rig = rig_of(policy)
+    peer = client(rig, "ada", "a")
+    if why == "time":
+        rig.pass_time(10.1)
+    else:
+        policy.allow("ada", "a", "join", until=1_800_000_000.0)
+        if why == "revoke":
+            rig.app.revoke("ada", "a")
+        else:
+            peer.send(typed("$auth", {"token": "ada"}, ref="p"))
+
+    rig.app.broadcast_room_json("a", "x")
+
+    assert "$kicked" in (told := types_of(peer.messages())) and "x" not in told
+    assert rig.hub.rooms() == []
+
+
 # ---- taken back -------------------------------------------------------------------------------------------
 
 

@@ -150,3 +150,50 @@ def test_a_users_questions_and_new_rooms_count_together() -> None:
 
     asked = sum(isinstance(e, FindPosition) for _, effects in rig.steps for e in effects)
     assert 10 <= asked <= 10 + len(peers)
+
+
+def test_who_comes_back_has_no_new_allowance() -> None:
+    rig = AppRig(by_header(), config=quiet(user_messages_per_s=10, user_messages_burst=100))
+
+    for _ in range(10):
+        peer = rig.connect("/", "Authorization: Bearer ada")
+        for _ in range(20):
+            peer.send(*(typed("x", room="africa") for _ in range(10)))
+        peer.vanish()
+
+    stored = sum(isinstance(e, StoreAppend) for _, effects in rig.steps for e in effects)
+    assert stored <= 100 + 10 * rig.hub.config.events_per_step_max
+
+
+def test_users_who_are_gone_and_have_all_of_their_allowance_are_forgotten() -> None:
+    rig = AppRig(by_header(), config=quiet(asks_per_s=1, asks_burst=10))
+
+    for number in range(6_000):
+        peer = rig.connect("/", f"Authorization: Bearer u{number}")
+        if number % 3 == 0:
+            peer.send(typed("$position", room="africa"))
+        peer.vanish()
+        rig.now += 0.5
+
+    assert rig.hub.users_remembered < 2_200
+
+
+def test_guesses_of_tokens_and_questions_that_are_refused_have_a_rate() -> None:
+    router = by_header()
+    asked: list[str] = []
+
+    @router.authorize
+    def may(user: User, action: str, room: str) -> None:
+        asked.append(action)
+
+    rig = AppRig(router, config=quiet(asks_per_s=1, asks_burst=80))
+    peer = rig.connect("/", "Authorization: Bearer ada")
+    for number in range(200):
+        peer.send(typed("$auth", {"token": "eve"}, ref=str(number)))
+    guesses = len(peer.messages())
+    other = rig.connect("/", "Authorization: Bearer bob")
+    for number in range(200):
+        other.send(typed("$position", room="r", ref=str(number)))
+
+    assert 10 <= guesses <= 12
+    assert 80 <= len(asked) <= 82

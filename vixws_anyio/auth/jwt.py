@@ -79,7 +79,7 @@ def jwt_users(
             raise Denied("the token names no user")
         try:
             return User(name, claims, float(claims["exp"]) + leeway_s)
-        except LocalError:
+        except (LocalError, ValueError, TypeError, OverflowError):
             raise Denied("the token names no user") from None
 
     return who

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,11 +34,13 @@ class Handlers:
         self._scopes: dict[int, anyio.CancelScope] = {}
         """The handlers that wait, by their session, where the end of one ends the other."""
         self._tasks: TaskGroup | None = None
+        self._context = Context()
         self._call_soon: Callable[[Callable[[], object]], object] = lambda callback: None
 
     def begin(self, tasks: TaskGroup, call_soon: Callable[[Callable[[], object]], object]) -> None:
         """Handlers run in these tasks from now on; `call_soon` runs something in the loop, called from any thread."""
         self._tasks = tasks
+        self._context = copy_context()
         self._call_soon = call_soon
 
     def end(self) -> None:
@@ -54,7 +57,8 @@ class Handlers:
         if self._tasks is None:
             steps.close()
         else:
-            self._tasks.start_soon(self._drive, steps, waiting)
+            # In the context of the server: in that of a store's thread it could not be told which loop this is.
+            self._context.run(self._tasks.start_soon, self._drive, steps, waiting)
 
     def session_ends(self, session: Session) -> None:
         """A session's end begins: its handler is ended, where that is wanted."""

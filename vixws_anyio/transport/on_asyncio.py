@@ -90,9 +90,22 @@ class AsyncioDriver(Driver):
         self._loop.call_soon_threadsafe(callback)
 
 
+def _name_the_loop() -> None:
+    """Tells anyio which loop this is, also in the loop's callbacks, which run in no task.
+
+    `anyio.run` does so by itself, `asyncio.run` does not; what is called from here on inherits it.
+    """
+    try:
+        from sniffio import current_async_library_cvar
+    except ImportError:
+        return  # Without it anyio knows of asyncio alone.
+    current_async_library_cvar.set("asyncio")
+
+
 @asynccontextmanager
 async def asyncio_driver(gate: Gate, flush_s: float, unsent_bytes_kernel: int) -> AsyncGenerator[AsyncioDriver]:
     """A driver that lets go of the loop at the end of the block."""
+    _name_the_loop()
     driver = AsyncioDriver(gate, flush_s, unsent_bytes_kernel)
     try:
         yield driver

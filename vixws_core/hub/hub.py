@@ -139,6 +139,7 @@ class Hub:
         "_members",
         "_outbox",
         "_publishing",
+        "_rates",
         "_reading",
         "_step",
     )
@@ -164,9 +165,9 @@ class Hub:
         cursors = self._cursors = Cursors(step, outbox, unstored, pages)
         members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
         lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
-        rates = Rates(step, reading)
+        rates = self._rates = Rates(step, reading)
         policy = policy or Policy()
-        grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, policy)
+        grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, rates, policy)
         identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
         publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
         history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
@@ -257,6 +258,11 @@ class Hub:
     def received_bytes(self) -> int:
         """Bytes that were received and are not handled yet, of all connections."""
         return self._reading.received_total
+
+    @property
+    def users_remembered(self) -> int:
+        """Users whose allowances are remembered, those included who are gone for a while."""
+        return self._rates.remembered
 
     @property
     def tail_bytes(self) -> int:

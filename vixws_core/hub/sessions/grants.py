@@ -17,6 +17,7 @@ from ..model import FAR, SENDABLE, Member, Session
 from ..rooms.members import Members
 from ..step import Step
 from .lifecycle import Lifecycle
+from .rates import Rates
 
 __all__ = ["EXPIRED", "REVOKED", "Grants"]
 
@@ -28,7 +29,7 @@ EXPIRED = "expired"
 class Grants:
     """Answers whether a session may do something, and puts those out of a room who may not any more."""
 
-    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_policy", "_step", "_timers")
+    __slots__ = ("_asks", "_lifecycle", "_members", "_outbox", "_policy", "_rates", "_step", "_timers")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Grants:
         asks: Asks,
         members: Members,
         lifecycle: Lifecycle,
+        rates: Rates,
         policy: Policy,
     ) -> None:
         self._step = step
@@ -46,6 +48,7 @@ class Grants:
         self._asks = asks
         self._members = members
         self._lifecycle = lifecycle
+        self._rates = rates
         self._policy = policy
 
     # ---- may it? ----------------------------------------------------------------------------------
@@ -69,6 +72,7 @@ class Grants:
         known = self._known(identity, action, room)
         if known is not None:
             return known
+        self._rates.asks(session, 1)
         asked = GrantAsked(session.connection.id, action, room, identity.revision)
         self._step.out.append(Authorize(self._asks.put(asked), session.connection.id, action, room))
         return None
@@ -168,7 +172,8 @@ class Grants:
         if current and asked.revision != identity.revision:
             self._ask_again(member, asked.code, renewal=asked.renewal)
             return
-        if current and "join" in input.actions and not input.code:
+        # What is granted until a time that is over is not granted.
+        if current and "join" in input.actions and not input.code and input.expires_in_s != 0:
             if member.held:
                 self._members.release(member)
             self._keep(session, identity, room, input)

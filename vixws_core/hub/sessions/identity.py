@@ -24,7 +24,10 @@ from .grants import Grants
 from .lifecycle import Lifecycle
 from .rates import Rates
 
-__all__ = ["Identities"]
+__all__ = ["PROOF_ASKS", "Identities"]
+
+PROOF_ASKS = 8
+"""Questions that an `$auth` counts as: whoever guesses tokens is as slow as their rate of questions makes them."""
 
 
 class Identities:
@@ -126,6 +129,7 @@ class Identities:
         if (proof := identity.proof) is None:
             if identity.renewing:
                 raise Refused("another $auth is not answered yet", RATE_LIMITED)
+            self._rates.asks(session, PROOF_ASKS)
             self.ask(session, token)
             return False
         identity.proof = None

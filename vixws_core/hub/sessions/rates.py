@@ -18,12 +18,19 @@ ROWS_PER_ASK = 50
 """Rows of a page that count as one question more: 500 tiny ones cost about ten times what a position does."""
 
 
+_FORGET_AT = 1_024
+"""Users that are remembered before those with a full allowance are forgotten."""
+
+
 class Rates:
     """Counts against the allowances, and lets connections rest."""
 
-    __slots__ = ("_reading", "_step")
+    __slots__ = ("_kept", "_reading", "_step", "_users")
 
     def __init__(self, step: Step, reading: Reading) -> None:
+        self._users: dict[str, Budget] = {}
+        """What users have, those included who are gone for a while: coming back is no new allowance."""
+        self._kept = 0  # How many were left when those with a full allowance were forgotten.
         self._step = step
         self._reading = reading
 
@@ -40,11 +47,32 @@ class Rates:
         identity = session.identity
         assert identity is not None and identity.user is not None  # It was proved.
         if session.connection.budget is not None:
-            for other in self._step.users.get(identity.user, {}).values():
-                if other.identity is not None and other.identity.budget is not None:
-                    identity.budget = other.identity.budget
-                    return
-            identity.budget = self._budget()
+            budget = self._users.get(identity.user)
+            if budget is None:
+                if len(self._users) > 2 * self._kept + _FORGET_AT:
+                    self._forget()
+                budget = self._users[identity.user] = self._budget()
+            identity.budget = budget
+
+    @property
+    def remembered(self) -> int:
+        """Users whose allowances are remembered, those included who are gone."""
+        return len(self._users)
+
+    def _forget(self) -> None:
+        """Forgets users who are gone and have all of their allowance; a look at all, each time they have doubled."""
+        config, now = self._step.config, self._step.now
+        for user, budget in tuple(self._users.items()):
+            spent = (
+                budget.messages.left(config.user_messages_per_s, config.user_messages_burst, now)
+                < config.user_messages_burst
+                or budget.asks.left(config.asks_per_s, config.asks_burst, now) < config.asks_burst
+                or budget.rooms.left(config.new_rooms_per_min / 60.0, config.new_rooms_per_min, now)
+                < config.new_rooms_per_min
+            )
+            if not spent and user not in self._step.users:
+                del self._users[user]
+        self._kept = len(self._users)
 
     def _budget(self) -> Budget:
         config, now = self._step.config, self._step.now
