@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -27,6 +28,9 @@ ROOMS_CACHED_MAX = 10_000
 
 PROBE_BYTES = 16_384
 """What a probe writes and removes: enough that a store that is nearly full is not called ready."""
+
+LOG_BYTES, RESTART_WAIT_S, RESTART_PAUSE_S = 6 << 20, 0.2, 2.0
+"""A write-ahead log of this size is emptied; how long readers are waited for, and it is not tried again in vain."""
 
 TRIM_ROWS_MAX = 5_000
 """Rows removed by one transaction, so that publishers wait only shortly."""
@@ -83,6 +87,7 @@ class LogWriter:
         self._last_id = 0
         self._data_version = -1
         self._epoch = ""
+        self._restart_at = 0.0
         self._files: dict[str, tuple[int, int]] = {}
 
     def open(self) -> sqlite3.Connection:
@@ -126,9 +131,11 @@ class LogWriter:
         Raises: `sqlite3.Error`, `OSError`, `StoreError` where nothing was stored, as far as is known.
         """
         try:
-            return self._commit(appends, ts)
+            result = self._commit(appends, ts)
         except UnicodeError:
-            return self._commit_storable(appends, ts)
+            result = self._commit_storable(appends, ts)
+        self._bound_log()
+        return result
 
     def trim(self, room: str, upto: int) -> int:
         """Forgets at most `TRIM_ROWS_MAX` entries with offsets up to `upto`; returns how many.
@@ -188,6 +195,20 @@ class LogWriter:
             self._undo()
             raise
         self._check_files()
+
+    def _bound_log(self) -> None:
+        """Empties a write-ahead log that readers, one behind the other, kept growing (threat 28).
+
+        SQLite's own checkpoints wait for nobody, and our readers' trips are short.
+        """
+        try:
+            if os.stat(f"{self.path}-wal").st_size < LOG_BYTES or time.monotonic() < self._restart_at:
+                return
+            self.patience.allow(self._db, min(RESTART_WAIT_S, self.patience.left()))
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._restart_at = time.monotonic() + (RESTART_PAUSE_S if busy else 0.0)
+        except (sqlite3.Error, OSError):  # What was committed is committed.
+            self._restart_at = time.monotonic() + RESTART_PAUSE_S
 
     def checkpoint(self, wait_s: float) -> bool:
         """Copies the write-ahead log into the file and empties it; False where others kept it from that for `wait_s`.
