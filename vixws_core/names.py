@@ -6,9 +6,9 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from .errors import BadRoom
+from .errors import BadRoom, LocalError
 
-__all__ = ["ACTIONS", "check_name", "check_room", "matches", "user_room"]
+__all__ = ["ACTIONS", "check_name", "check_room", "check_texts", "matches", "user_room"]
 
 ACTIONS: Final = ("join", "read", "publish", "presence")
 """What somebody may be allowed in a room (PROTOCOL §10)."""
@@ -62,6 +62,16 @@ def check_name(room: str) -> str:
         raise BadRoom(f"room name must have 1 to 128 bytes, got {len(room.encode(errors='replace'))}")
     check_room(f"_{room[len(USERS) :]}" if room[len(USERS) : len(USERS) + 1] == "@" else room[len(USERS) :])
     return room
+
+
+def check_texts(*texts: str | None) -> None:
+    """Raises: `LocalError` for a text that UTF-8 cannot hold, which would fail only when it is sent or stored."""
+    for text in texts:
+        if text is not None and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as exc:
+                raise LocalError(f"text must be valid Unicode, got {text!r:.60}: {exc.reason}") from None
 
 
 def user_room(user: str) -> str:

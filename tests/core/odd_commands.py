@@ -64,8 +64,8 @@ GOOD = 1
 CONFIG = HubConfig(rooms_max=2, unstored_rooms=("tmp.*",), idle_timeout_s=0, ping_interval_s=0)
 POLICIES = (Policy(), Policy(authenticated=True, authorized=True), Policy(authorized=True))
 
-ROOMS = ("a", "a", "b", "c", "tmp.x", "", " ", "\n", "@x", "@user/ada", "x" * 129)
-TEXTS = ("", "x", "chat", "$x", "x" * 200, "\x00", "é")
+ROOMS = ("a", "a", "b", "c", "tmp.x", "", " ", "\n", "@x", "@user/ada", "x" * 129, "\ud800")
+TEXTS = ("", "x", "chat", "$x", "x" * 200, "\x00", "\ud800", "é")
 BODIES = (b"", b"{}", b"not json", b"\xff\xfe", b'{"type":"x"}', b"x" * 70_000)
 HEADERS = ((), (("x", "y"),), (("x\n", "y"),), (("x", "y\r\nz: 1"),), (("connection", "close"),), (("", ""),))
 NUMBERS = (-1, 0, 1, 3, 1 << 53, 1 << 70)
@@ -92,7 +92,7 @@ def _since(stream: Random) -> Since | None:
 
 
 COMMANDS: tuple[Callable[[Random, int], Input], ...] = (
-    lambda s, conn: Accept(conn, typed=s.random() < 0.5, user=s.choice((None, None, "ada", ""))),
+    lambda s, conn: Accept(conn, typed=s.random() < 0.5, user=s.choice((None, None, "ada", "", "\ud800"))),
     lambda s, conn: Accept(conn, s.choice((None, "x", "\n")), headers=s.choice(HEADERS)),
     lambda s, conn: Accept(conn, user="ada", expires_in_s=s.choice((None, 0.0, -1.0, 5.0)), limited=s.random() < 0.5),
     lambda s, conn: Respond(conn, s.choice((200, 204, 404, 101, 99, 1000, 0, -5)), s.choice(HEADERS), s.choice(BODIES)),
@@ -106,7 +106,7 @@ COMMANDS: tuple[Callable[[Random, int], Input], ...] = (
         s.choice(ROOMS),
         s.choice(TEXTS),
         s.choice(BODIES[:5]),
-        s.choice(("event", "")),
+        s.choice(("event", "", "\ud800")),
         s.choice((None, *TEXTS)),
         s.random() < 0.8,
         s.choice((None, *NUMBERS)),
@@ -117,7 +117,7 @@ COMMANDS: tuple[Callable[[Random, int], Input], ...] = (
     lambda s, conn: Publish(s.choice(ROOMS[:5]), "chat", b"{}", conn=s.choice((None, conn)), ref="r"),
     lambda s, conn: ListHistory(s.choice(NUMBERS), s.choice(ROOMS), s.choice(NUMBERS), s.choice((None, *TEXTS)), conn),
     lambda s, conn: Refuse(conn, s.choice(("denied", *TEXTS)), s.choice(TEXTS), s.choice((None, *TEXTS))),
-    lambda s, conn: Revoke(s.choice(("ada", "")), s.choice((None, *ROOMS)), s.random() < 0.3),
+    lambda s, conn: Revoke(s.choice(("ada", "", "\ud800")), s.choice((None, *ROOMS)), s.random() < 0.3),
     lambda s, conn: Close(conn, s.choice(CODES), s.choice(TEXTS)),
     lambda s, conn: HandlerFinished(conn, s.choice(TEXTS), failed=s.random() < 0.3),
     lambda s, conn: HandlerFinished(conn),

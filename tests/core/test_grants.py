@@ -727,3 +727,13 @@ def test_a_join_of_the_applications_own_is_its_own_grant_until_it_is_revoked() -
     rig.app.revoke("ada", "a")
 
     assert types_of(peer.messages()) == ["$kicked"]
+
+
+def test_a_ping_in_the_same_read_does_not_wait_for_the_word() -> None:
+    policy = Policy(held=True)
+    policy.allow("ada", "a")
+    peer = client(rig_of(policy))
+
+    found = peer.ask(typed("$join", room="a", ref="j"), typed("$ping", ref="p"), typed("x", room="a", ref="x"))
+
+    assert [message["ref"] for message in found] == ["p"]

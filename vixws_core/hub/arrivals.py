@@ -6,6 +6,7 @@ from ..codes import BAD_HANDSHAKE
 from ..effects import Opened, PeerMisbehaved, Requested
 from ..errors import LocalError
 from ..inputs import Accept, BytesReceived, Connected, Respond
+from ..names import check_name, user_room
 from ..wire.deflate import agree
 from ..wire.frames import FrameReader
 from ..wire.http import HeadReader, HeadRefused, extension_offers, http_switching
@@ -115,6 +116,8 @@ class Arrivals:
             raise LocalError(f"subprotocol {input.subprotocol!r:.60} was not offered: {request.subprotocols}")
         agreed = agree(extension_offers(request.headers)) if config.deflate else None
         extension = None if agreed is None else agreed[0]
+        if input.user is not None:
+            check_name(user_room(input.user))
         switching = http_switching(request.key, input.subprotocol, input.headers, extension)
         limited = handshake.limited if input.limited is None else input.limited
         connection.handshake = None

@@ -173,7 +173,7 @@ class Inbox:
                     return
                 if has_turn is None:
                     continue
-                session.keep(items[at:])
+                self._keep(session, items[at:])
                 session.busy = True
                 break
             if type(item) is not Envelope:
@@ -183,17 +183,22 @@ class Inbox:
                 if connection.state not in HANDLED:
                     return
                 if waits:
-                    session.keep(items[at:])
+                    self._keep(session, items[at:])
                     session.busy = True
                     return
             else:
-                session.keep(items[at:])
+                self._keep(session, items[at:])
                 break
         if run:
             session.busy = True
             if not session.greeting_over:
                 self._requests.end_greeting(session)
             self._step.out.append(MessageReceived(connection.id, tuple(run)))
+
+    def _keep(self, session: Session, items: Sequence[Pending]) -> None:
+        """What is left of a read waits for its turn; a `$ping` in it does not."""
+        session.keep(())
+        self._line_up(session, items)
 
     def _line_up(self, session: Session, items: Sequence[Pending]) -> None:
         """Puts messages behind the record that the application is busy with."""

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from ...effects import Published, PublishFailed, StoreAppend
 from ...errors import BadRoom, LocalError
 from ...inputs import Publish, StoreAppended, StoreFailed
-from ...names import check_name
+from ...names import check_name, check_texts
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
 from ..asks import AppendAsked, Asks
@@ -71,6 +71,7 @@ class Publishing:
         come from a client. `LocalError` for a type that is the protocol's.
         """
         check_name(input.room)
+        check_texts(input.type, input.kind, input.mid, input.ref)
         if not input.type or input.type[0] == "$":
             raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
         connection = None if input.conn is None else self._step.connections.get(input.conn)

@@ -18,7 +18,7 @@ from ...codes import (
 from ...effects import AppMessage, MessageSkipped, PeerMisbehaved
 from ...errors import BadMessage, Refused
 from ...inputs import Join, Refuse, Since
-from ...names import check_name
+from ...names import check_name, check_texts
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
 from ...wire.payloads import AuthPayload, HelloPayload, HistoryPayload, JoinPayload, decode_payload
@@ -162,7 +162,8 @@ class Requests:
         self._outbox.answer(connection, wire.error(code, message, ref, named))
 
     def refuse_asked(self, input: Refuse) -> None:
-        """The application refuses a message."""
+        """The application refuses a message. Raises: `LocalError` for text that UTF-8 cannot hold."""
+        check_texts(input.code, input.message, input.ref)
         connection = self._step.connections.get(input.conn)
         if connection is not None:
             self.refuse(connection, input.code, input.message, input.ref)
