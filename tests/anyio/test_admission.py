@@ -308,7 +308,7 @@ async def gets_in(host: str, port: int) -> bool:
 @pytest.mark.anyio
 async def test_twelve_addresses_that_send_nothing_keep_no_good_client_out() -> None:
     metrics = WebSocketMetrics()
-    config = limited(limit_loopback=True, connections_opening_max=60, handshakes_per_ip_per_s=1e6)
+    config = limited(limit_loopback=True, connections_opening_max=60, handshakes_per_ip_per_s=1e6, metrics_listen="off")
     good = 0
     async with running(Server(config, metrics=metrics)) as at, anyio.create_task_group() as tasks:
         tasks.start_soon(hold, SILENT, at.port, 6)

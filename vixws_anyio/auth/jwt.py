@@ -11,8 +11,8 @@ from vixws_core.errors import LocalError
 try:
     import jwt
     from jwt.algorithms import get_default_algorithms
-except ImportError as exc:
-    raise ImportError("vixws_anyio.auth.jwt needs PyJWT: pip install 'vixws[jwt]'") from exc
+except ImportError:
+    raise ImportError("vixws_anyio.auth.jwt needs PyJWT: pip install 'vixws[jwt]'") from None
 
 __all__ = ["jwt_users"]
 
