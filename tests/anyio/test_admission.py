@@ -305,6 +305,8 @@ async def gets_in(host: str, port: int) -> bool:
         return False
 
 
+@pytest.mark.threat(8)
+@pytest.mark.threat(11)
 @pytest.mark.anyio
 async def test_twelve_addresses_that_send_nothing_keep_no_good_client_out() -> None:
     metrics = WebSocketMetrics()
@@ -322,6 +324,7 @@ async def test_twelve_addresses_that_send_nothing_keep_no_good_client_out() -> N
     assert metrics.fold.gave_way > 0
 
 
+@pytest.mark.threat(8)
 @pytest.mark.anyio
 async def test_a_tls_handshake_that_never_ends_gives_way_too() -> None:
     authority = trustme.CA()

@@ -331,6 +331,7 @@ BOMB = pack(b"\0" * (1 << 26))
 """64 MiB in 65 KB."""
 
 
+@pytest.mark.threat(4)
 @pytest.mark.parametrize("cuts", [(), tuple(range(200, len(BOMB), 200))], ids=["one frame", "fragments of 200 bytes"])
 def test_a_bomb_is_stopped_while_it_is_inflated(cuts: tuple[int, ...]) -> None:
     frames = message(BOMB, cuts=cuts)
@@ -431,6 +432,7 @@ def test_one_step_inflates_only_so_much_and_the_rest_comes_in_turn() -> None:
     assert harness.effects(PauseReading) == []
 
 
+@pytest.mark.threat(4)
 def test_over_the_budget_a_connection_is_not_read_and_nothing_is_lost() -> None:
     harness = Harness(HubConfig(deflate=True, inflated_bytes_per_s=LIMIT), typed=False)
     peer, other = deflating(harness), deflating(harness)
@@ -532,6 +534,7 @@ def test_frames_in_the_same_read_as_the_request_may_be_compressed() -> None:
     assert harness.received == ["Hello " * 30]
 
 
+@pytest.mark.threat(5)
 def test_many_connections_hold_nothing_of_zlib_between_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     made = 0
