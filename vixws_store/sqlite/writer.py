@@ -29,7 +29,7 @@ ROOMS_CACHED_MAX = 10_000
 PROBE_BYTES = 16_384
 """What a probe writes and removes: enough that a store that is nearly full is not called ready."""
 
-LOG_BYTES, RESTART_WAIT_S, RESTART_PAUSE_S = 6 << 20, 0.2, 2.0
+LOG_BYTES, RESTART_WAIT_S, RESTART_PAUSE_S = 5 << 20, 1.0, 4.0
 """A write-ahead log of this size is emptied; how long readers are waited for, and it is not tried again in vain."""
 
 TRIM_ROWS_MAX = 5_000
