@@ -133,16 +133,20 @@ async def test_a_handler_in_a_thread_asks_whether_it_is_open() -> None:
 async def test_who_waits_after_the_end_waits_for_nothing() -> None:
     server = Server(limited())
     over = anyio.Event()
+    codes: list[int | None] = []
 
     @server.on_close
     async def closed(session: Session) -> None:
         await session.wait_closed()
+        codes.append(session.close_code)
         over.set()
 
     async with running(server) as at, connected(at.ws) as peer:
         await peer.close()
         with anyio.fail_after(5):
             await over.wait()
+
+    assert codes == [1000]
 
 
 async def test_our_own_close_ends_the_wait_too() -> None:

@@ -19,6 +19,8 @@ def test_nobody_is_told_what_they_have_no_grant_for(number: int) -> None:
 
     for trace in world.traces:
         trace.replay()
+    judged = sum((Counter(oracle.counts) for oracle in world.grants), Counter[str]())
+    assert judged["message"] > 0 and judged["stored"] > 0 and judged["refused"] > 0
 
 
 def test_these_worlds_have_everything_in_them() -> None:

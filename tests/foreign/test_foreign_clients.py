@@ -6,6 +6,7 @@ installed is skipped here; in CI a skip is a failure. `npm install --no-package-
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def test_a_client_in_python(name: str, served: Served) -> None:
     module, told_with = CLIENTS[name]
     pytest.importorskip(module)
 
-    told_with(story(name), served.ws)
+    told = story(name)
+    told_with(told, served.ws)
+
+    assert inspect.getgeneratorstate(told) == inspect.GEN_CLOSED, "it was told to its end"
 
 
 @pytest.mark.parametrize("name", NODE)
