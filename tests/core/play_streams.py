@@ -46,8 +46,7 @@ def parse_stream(line: str) -> Stream:
 def judge(stream: Stream, seed: str, arounds: Sequence[Around] | None = None) -> str:
     """What is wrong with the answers to one stream, or ""."""
     try:
-        compare(stream, seed, arounds)
-        return ""
+        return compare(stream, seed, arounds)
     except Exception as exc:
         where = traceback.extract_tb(exc.__traceback__)[-1]
         return f"{type(exc).__name__} in {where.name}: {exc}"

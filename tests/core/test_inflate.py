@@ -464,16 +464,16 @@ def test_compressed_bytes_that_make_nothing_count_too() -> None:
 
 
 def test_of_two_rates_the_later_time_holds() -> None:
-    config = HubConfig(deflate=True, inflated_bytes_per_s=200_000, messages_per_s=1.0, messages_burst=1)
+    config = HubConfig(deflate=True, inflated_bytes_per_s=20_000, messages_per_s=1.0, messages_burst=1)
     harness = Harness(config, typed=False)
     peer = deflating(harness)  # Its $hello is the one of its burst.
     began = harness.now
     peer.raw(bombs(LIMIT, 5))
     peer.raw(bombs(10, 1))
     mark = len(harness.received)
-    harness.run_until(began + 3.9)
+    harness.run_until(began + 2.2)
     assert len(harness.received) == mark
-    harness.run_until(began + 6)
+    harness.run_until(began + 3)
     assert len(harness.received) > mark
 
 

@@ -1,4 +1,4 @@
-"""Whatever bytes a client sends, a hub raises nothing and keeps nothing of who is gone.
+"""Whatever bytes a client sends, a hub raises nothing, keeps nothing of who is gone, and answers however they are cut.
 
 The streams of a run follow from the commit, and the two interpreters of `.ci/run` take halves; all of them, and twenty
 times as many, are played by `.ci/campaign streams`. One that failed is kept in `streams.txt`.
@@ -36,7 +36,7 @@ def last_line(module: str, count: int) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_mutated_streams_raise_nothing_and_leave_nothing() -> None:
+def test_mutated_streams_are_answered_the_same_however_they_are_cut() -> None:
     line = last_line("tests.core.play_streams", STREAMS)
 
     assert line.startswith(f"{STREAMS} streams of ") and line.endswith(" 0 failed")

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from ..codes import CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
+from ..codes import CLOSE_BAD_DATA, CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
 from .encoding import BINARY, CLOSE, PING, PONG, TEXT, encode_close, encode_frame, mask_bytes
 from .received import CloseReceived, FrameFailed, PingReceived, PongReceived, Received, close_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "BINARY",
     "CLOSE",
     "INFLATED_PER_STEP",
+    "NOT_UTF8",
     "PING",
     "PONG",
     "TEXT",
@@ -41,6 +42,9 @@ _HELD_MAX: Final = 4096
 
 INFLATED_PER_STEP: Final = 262_144
 """What the compressed messages of one connection may cost in one step, give or take one; 2 ms for text (measured)."""
+
+NOT_UTF8: Final = "text that is not UTF-8"
+"""Why a message is refused with 1007 (RFC 6455 §8.1)."""
 
 _NEWS: Final = b"\x81\x82"
 _CONTROL_OPCODES: Final = frozenset((CLOSE, PING, PONG))
@@ -66,7 +70,9 @@ class FrameReader:
         "_message_bytes_max",
         "_parts",
         "_slow_left",
+        "_start",
         "inflated",
+        "more",
         "quiet",
     )
 
@@ -78,6 +84,7 @@ class FrameReader:
         self._message_bytes_max = message_bytes_max
         self._fragments_max = fragments_max
         self._buffer = b""
+        self._start = 0  # Where in the buffer the next call begins.
         self._failed = False
         self._authority: Connection | None = None
         self._slow_left = 0  # Bytes of the frame that wsproto is reading which have not come yet.
@@ -86,6 +93,11 @@ class FrameReader:
         self._parts: StringIO | BytesIO | None = None
         self.quiet: int = 0
         """Frames of the last `feed` that made nothing received: fragments, each of which costs as much as a message."""
+        self.more: bool = False
+        """The last `feed` stopped before what comes `apart`: the next one goes on, and may be given nothing.
+
+        Whoever sets it to False begins anew to count what messages cost.
+        """
         self.inflated: int = 0
         """What the compressed messages of the last `feed` cost, in bytes made: nothing here, but `InflatingReader`
         knows some. A compressed byte counts as 16 where that is more."""
@@ -98,45 +110,55 @@ class FrameReader:
     @property
     def held(self) -> int:
         """Unparsed bytes waiting here."""
-        return len(self._buffer)
+        return len(self._buffer) - self._start
 
     @property
     def weight(self) -> int:
         """Bytes kept here: unparsed ones, and of a message that is not complete."""
         return len(self._buffer) + max(0, self._gathered - self._slow_left)
 
-    def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
+    def feed(self, data: bytes, most: int = 1 << 30, apart: bool = False) -> list[Received]:
         """Takes bytes (possibly none) and returns what was received; the rest waits for the next call.
 
         At most `most` frames are taken, those included that make nothing received by themselves (`quiet`). After
         `CloseReceived` or `FrameFailed` everything further is discarded.
+
+        `apart`: whatever is no whole, plain message, ping or pong comes first in what is returned, and what stands
+        before it comes in a call of its own (`more`). Who closes because of a message can then still `skim` what
+        stands behind it as if it came later.
         """
         self.quiet = 0
+        self.more = False
         if self._failed:
             return []
+        at = self._start
         if self._buffer:
-            data = self._buffer + data
+            if at and data:
+                data, at = self._buffer[at:] + data, 0
+            else:
+                data = self._buffer + data
         out: list[Received] = []
-        at = quiet = 0
+        quiet = 0
         size = len(data)
         while at < size and len(out) + quiet < most:
             before = len(out)
-            if self._slow_left or self._fragments:
-                used = self._slow(data, at, out)
-            else:
-                used = self._fast(data, at, out, most - quiet)
-                if not used:
-                    used = self._unusual(data, at, out)
+            slow = self._slow_left or self._fragments
+            used = 0 if slow else self._fast(data, at, out, most - quiet)
+            if not used:
+                if apart and out:
+                    self.more = True
+                    self._buffer, self._start, self.quiet = data, at, quiet
+                    return out
+                used = self._slow(data, at, out) if slow else self._unusual(data, at, out)
             if self._failed:
-                self._buffer = b""
+                self._buffer, self._start = b"", 0
                 return out
             if not used:
                 break
             if len(out) == before:
                 quiet += 1
             at += used
-        self._buffer = data[at:] if at else data
-        self.quiet = quiet
+        self._buffer, self._start, self.quiet = data[at:] if at else data, 0, quiet
         return out
 
     def skim(self, data: bytes) -> CloseReceived | FrameFailed | None:
@@ -148,7 +170,8 @@ class FrameReader:
         if self._failed:
             return None
         if self._buffer:
-            data = self._buffer + data
+            data = self._buffer[self._start :] + data
+            self._start = 0
         self._authority = self._parts = None
         at = min(len(data), self._slow_left)
         self._slow_left -= at
@@ -366,6 +389,8 @@ class FrameReader:
         self._failed = True
         self._authority = self._parts = None
         reason = event.reason or ""
+        if failed and event.code == CLOSE_BAD_DATA:
+            reason = NOT_UTF8  # wsproto's own tells where in the piece that it was given.
         out.append(FrameFailed(int(event.code), reason) if failed else CloseReceived(int(event.code), reason))
 
     def _fail(self, code: int, reason: str, out: list[Received]) -> None:

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from ..codes import BAD_DEFLATE, CLOSE_BAD_DATA, CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
 from .encoding import BINARY, CLOSE, TEXT, mask_bytes
-from .frames import INFLATED_PER_STEP, FrameReader
+from .frames import INFLATED_PER_STEP, NOT_UTF8, FrameReader
 from .received import CloseReceived, FrameFailed, Received
 
 __all__ = ["InflatingReader", "inflate"]
@@ -74,10 +74,12 @@ class InflatingReader(FrameReader):
         self._last = False  # Whether the frame being read is the message's last.
         self._key = b""  # Its mask, turned to the next byte.
 
-    def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
-        """As `FrameReader.feed`; `inflated` says what the compressed messages cost."""
-        self.inflated: int = 0
-        return super().feed(data, most)
+    def feed(self, data: bytes, most: int = 1 << 30, apart: bool = False) -> list[Received]:
+        """As `FrameReader.feed`; `inflated` says what the compressed messages cost, those of calls that left `more`
+        with them."""
+        if not self.more:
+            self.inflated: int = 0
+        return super().feed(data, most, apart)
 
     def skim(self, data: bytes) -> CloseReceived | FrameFailed | None:
         """As `FrameReader.skim`: a compressed message is passed over as any other."""
@@ -165,5 +167,5 @@ class InflatingReader(FrameReader):
             return
         try:
             out.append(str(made, "utf-8"))
-        except UnicodeDecodeError as exc:
-            self._fail(CLOSE_BAD_DATA, str(exc), out)
+        except UnicodeDecodeError:
+            self._fail(CLOSE_BAD_DATA, NOT_UTF8, out)

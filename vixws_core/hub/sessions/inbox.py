@@ -17,14 +17,13 @@ from ...wire.frames import (
     CloseReceived,
     FrameFailed,
     PingReceived,
-    PongReceived,
     Received,
     encode_frame,
 )
 from ..connection.outbox import Outbox
 from ..connection.reading import BACKLOG_BYTES, Reading
 from ..connection.timers import Timers
-from ..model import FAR, GONE, HANDLED, OPEN, SENDABLE, Connection, Pause, Pending, Session
+from ..model import FAR, GONE, HANDLED, OPEN, Connection, Pause, Pending, Session
 from ..step import Step
 from .lifecycle import Lifecycle
 from .rates import Rates
@@ -57,37 +56,50 @@ class Inbox:
         self._requests = requests
 
     def feed(self, connection: Connection, data: bytes) -> None:
-        """Parses bytes of a connection that is or was open, and gives the messages in them their turn."""
+        """Parses bytes of a connection that is or was open, and gives the messages in them their turn.
+
+        What a read leads to does not depend on where the bytes were cut: whatever may end a connection, or break the
+        framing, comes from the reader in a part of its own, behind what was answered before it.
+        """
         reader, session, step = connection.reader, connection.session, self._step
         assert reader is not None and session is not None  # It is or was open.
-        # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
-        holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
-        most = 0 if holding else step.config.events_per_step_max
-        events = reader.feed(data, most)
-        frames = len(events) + reader.quiet
-        if holding:
-            self._reading.forget_ready(connection)
-        elif (frames >= most or reader.inflated >= INFLATED_PER_STEP) and reader.held:
-            # Threat row 7: so many frames a step, and so much inflated; the rest waits for the next.
-            self._reading.come_back(connection)
-            if reader.held > BACKLOG_BYTES:
-                self._reading.pause(connection, Pause.BACKLOG)
-            self._timers.end_message(connection)
-        else:
-            if step.ready:
+        left, more = step.config.events_per_step_max, True
+        reader.more = False  # What was left belongs to this step.
+        while more:
+            # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
+            holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
+            most = 0 if holding else left
+            events = reader.feed(data, most, True)
+            frames = len(events) + reader.quiet
+            more = False
+            if holding:
                 self._reading.forget_ready(connection)
-            if connection.pauses & Pause.BACKLOG:
-                self._reading.resume(connection, Pause.BACKLOG)
-            if not reader.in_message:
-                if connection.message_since != FAR:
+            elif reader.more and frames < most and reader.inflated < INFLATED_PER_STEP:
+                more, left, data = True, left - frames, b""
+                if connection.message_since != FAR and _has_data(events):
                     self._timers.end_message(connection)
-            elif connection.message_since == FAR or any(type(event) in (str, bytes) for event in events):
-                # Another message began; control frames in the midst of one give it no more time.
-                self._timers.begin_message(connection)
-        if frames:
-            self._sort(connection, session, events, frames)
-            if reader.inflated:
-                self._rates.inflated(connection, reader.inflated)
+            elif (frames >= most or reader.inflated >= INFLATED_PER_STEP) and reader.held:
+                # Threat row 7: so many frames a step, and so much inflated; the rest waits for the next.
+                self._reading.come_back(connection)
+                if reader.held > BACKLOG_BYTES:
+                    self._reading.pause(connection, Pause.BACKLOG)
+                self._timers.end_message(connection)
+            else:
+                if step.ready:
+                    self._reading.forget_ready(connection)
+                if connection.pauses & Pause.BACKLOG:
+                    self._reading.resume(connection, Pause.BACKLOG)
+                if not reader.in_message:
+                    if connection.message_since != FAR:
+                        self._timers.end_message(connection)
+                elif connection.message_since == FAR or _has_data(events):
+                    # Another message began; control frames in the midst of one give it no more time.
+                    self._timers.begin_message(connection)
+            if frames:
+                self._sort(connection, session, events, frames)
+                more = more and connection.state in HANDLED
+        if reader.inflated:
+            self._rates.inflated(connection, reader.inflated)
         if holding or connection.received or session.queued or connection.message_since != FAR or step.ready:
             self._reading.weigh(connection, reader.weight + session.queued)
         state = connection.state
@@ -95,45 +107,49 @@ class Inbox:
             self._lifecycle.settle(connection)
 
     def _sort(self, connection: Connection, session: Session, events: list[Received], frames: int) -> None:
-        """Turns what so many frames held into messages in turn, and answers pings."""
+        """Gives all that so many frames held its turn, in order, as if each had come alone."""
         items: list[Pending] = []
-        pongs: list[bytes] = []
-        controls = 0
+        controls: list[Received] = []
+        answered = 0
         for event in events:
             kind = type(event)
-            if kind is str:
-                item = self._item(connection, session, event)  # type: ignore[arg-type]  # `kind` says it is a str.
+            if kind is str or kind is bytes:
+                if controls:
+                    answered += self._answer_controls(connection, controls)
+                    controls = []
+                if kind is bytes:
+                    items.append(event)  # type: ignore[arg-type]  # `kind` says it is bytes.
+                    continue
+                item = self._item(connection, session, event, items)  # type: ignore[arg-type]  # And here a str.
                 if item is not None:
                     items.append(item)
-            elif kind is bytes:
-                items.append(event)  # type: ignore[arg-type]  # `kind` says it is bytes.
-            elif isinstance(event, CloseReceived):
+                continue
+            if items:
+                self._outbox.touch(connection)
+                self._deliver(session, items)
+                items = []
+                if connection.state not in HANDLED:
+                    break
+            if isinstance(event, CloseReceived):
                 self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=True)
+                self._lifecycle.tell_ending(connection)
             elif isinstance(event, FrameFailed):
                 word = event.word or FRAMING_FAULTS.get(event.code, PROTOCOL_ERROR)
                 self._step.out.append(PeerMisbehaved(connection.id, word, event.reason))
                 self._lifecycle.begin_ending(connection, event.code, event.reason, by_peer=False)
+                self._lifecycle.tell_ending(connection)
             else:
-                controls += 1
-                if isinstance(event, PingReceived):
-                    pongs.append(encode_frame(PONG, event.payload))
-                else:
-                    assert isinstance(event, PongReceived)
+                controls.append(event)
         if items:
             self._outbox.touch(connection)
             self._deliver(session, items)
-        if events and isinstance(events[-1], CloseReceived | FrameFailed):
-            self._lifecycle.tell_ending(connection)
-        if connection.message_allowance is not None:
-            self._rates.messages(session, frames - controls)
         if controls:
-            self._count_controls(connection, controls)
-        if pongs and connection.state in SENDABLE:
-            # RFC 6455 §5.5.3 lets an endpoint answer only the most recent ping; everybody answers all of them.
-            self._outbox.send(connection, b"".join(pongs))
+            answered += self._answer_controls(connection, controls)
+        if connection.message_allowance is not None:
+            self._rates.messages(session, frames - answered)
 
-    def _item(self, connection: Connection, session: Session, text: str) -> Pending | None:
-        """Decides whose business a text message is; None where it was refused."""
+    def _item(self, connection: Connection, session: Session, text: str, before: list[Pending]) -> Pending | None:
+        """Decides whose business a text message is; None where it was refused, behind those that came `before`."""
         typed = session.typed
         if not typed and (not text.startswith("{") or not (session.speaks or '"$hello"' in text)):
             return text
@@ -142,7 +158,12 @@ class Inbox:
         except BadMessage as exc:
             if not typed:
                 return text
-            self._requests.refuse(connection, exc.code, str(exc), wire.find_ref(text))
+            if before:
+                self._outbox.touch(connection)
+                self._deliver(session, before)
+                before.clear()
+            if connection.state in HANDLED:
+                self._requests.refuse(connection, exc.code, str(exc), wire.find_ref(text))
             return None
         if not session.speaks:
             if envelope.type != "$hello":
@@ -245,13 +266,29 @@ class Inbox:
             self._reading.look_at_held(connection)
         self._lifecycle.settle(connection)
 
-    # ---- rates ------------------------------------------------------------------------------------
+    # ---- control frames -----------------------------------------------------------------------------
 
-    def _count_controls(self, connection: Connection, count: int) -> None:
-        config, now = self._step.config, self._step.now
+    def _answer_controls(self, connection: Connection, controls: Sequence[Received]) -> int:
+        """Answers each ping, up to the rate of control frames, beyond which it closes; returns how many there were."""
+        if connection.state is not OPEN:
+            return len(controls)  # It is gone, or behind our close.
+        config, now, count = self._step.config, self._step.now, len(controls)
         allowance = connection.control_allowance
         if allowance is None:
             allowance = connection.control_allowance = TokenBucket(float(config.control_frames_burst), now)
-        if allowance.take(count, config.control_frames_per_s, config.control_frames_burst, now) < 0:
+        left = allowance.take(count, config.control_frames_per_s, config.control_frames_burst, now)
+        # One after the other, all but those that went below 0 would have been let by.
+        let_by = count if left >= 0 else max(0, count + int(left // 1))
+        # RFC 6455 §5.5.3 lets an endpoint answer only the most recent ping; everybody answers all of them.
+        pongs = [encode_frame(PONG, each.payload) for each in controls[:let_by] if isinstance(each, PingReceived)]
+        if pongs:
+            self._outbox.send(connection, b"".join(pongs))
+        if left < 0:
             self._step.out.append(PeerMisbehaved(connection.id, RATE_LIMITED, "too many control frames"))
             self._lifecycle.close(connection, CLOSE_POLICY, "too many control frames")
+        return count
+
+
+def _has_data(events: Sequence[Received]) -> bool:
+    """Whether a message is among them."""
+    return any(type(event) in (str, bytes) for event in events)
