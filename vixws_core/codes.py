@@ -173,7 +173,7 @@ CLOSES: Final = (
         CLOSE_BAD_PROTOCOL, "hub", "stops", "a rule of the protocol was broken: a second `$hello`, or a late one"
     ),
     CloseCode(CLOSE_DENIED, "hub", "stops", "the application refused the connection, or took back all rights"),
-    CloseCode(CLOSE_REPLACED, "later", "stops", "another connection took the session over"),
+    CloseCode(CLOSE_REPLACED, "hub", "stops", "another connection took the session over"),
     CloseCode(CLOSE_VERSION, "hub", "stops", "no common version of the protocol"),
     CloseCode(CLOSE_TOKEN_EXPIRED, "hub", "backs off", "the proof of the identity is over, and no other came"),
     CloseCode(CLOSE_SLOW, "hub", "backs off", "parked, it took no byte for 30 s (`flushStall`)"),

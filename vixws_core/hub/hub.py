@@ -113,6 +113,7 @@ from .sessions.lifecycle import Lifecycle
 from .sessions.publishing import Publishing
 from .sessions.rates import Rates
 from .sessions.requests import Requests
+from .sessions.resume import Resume
 from .step import Step
 
 __all__ = ["Hub"]
@@ -141,6 +142,7 @@ class Hub:
         "_publishing",
         "_rates",
         "_reading",
+        "_resume",
         "_step",
     )
 
@@ -171,7 +173,8 @@ class Hub:
         identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
         publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
         history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
-        requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history)
+        resume = self._resume = Resume(step, lifecycle)
+        requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history, resume)
         inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, rates, requests)
         arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, rates, inbox)
         deadlines = Deadlines(step, timers, reading, outbox, members, lifecycle, identities, inbox)
@@ -263,6 +266,11 @@ class Hub:
     def users_remembered(self) -> int:
         """Users whose allowances are remembered, those included who are gone for a while."""
         return self._rates.remembered
+
+    @property
+    def sessions_remembered(self) -> int:
+        """Sessions that said `$hello` and are open, or may be taken up again (PROTOCOL §2)."""
+        return self._resume.remembered
 
     @property
     def tail_bytes(self) -> int:

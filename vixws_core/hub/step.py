@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from hashlib import blake2b
 
 from ..config import HubConfig
@@ -14,7 +15,19 @@ __all__ = ["Step"]
 class Step:
     """What the parts of one hub share while they handle one input."""
 
-    __slots__ = ("_secret", "_tokens", "config", "connections", "now", "out", "parked", "ready", "rooms", "users")
+    __slots__ = (
+        "_secret",
+        "_tokens",
+        "config",
+        "connections",
+        "lost",
+        "now",
+        "out",
+        "parked",
+        "ready",
+        "rooms",
+        "users",
+    )
 
     def __init__(self, config: HubConfig, secret: bytes) -> None:
         self.config: HubConfig = config
@@ -29,6 +42,9 @@ class Step:
         """Fact for the cursors: connections that passed their mark since the cursors last looked."""
         self.ready: dict[int, None] = {}
         """Fact for the deadlines: connections to look at in the next step. Their bytes wait, or they may be drained."""
+        self.lost: deque[tuple[int, float, float]] = deque()
+        """Fact for `resume`: connections that said `$hello` and ended since another did: when, and when something
+        was last heard of them."""
         self._secret = secret
         self._tokens = 0
 

@@ -230,6 +230,10 @@ class Lifecycle:
         if before in SENDABLE:
             self._step.out.append(Closing(connection.id))
             self._reading.look_at_held(connection)
+        if session.hello:
+            # Who says goodbye does not come back: it was lost long ago.
+            lost_at = -FAR if connection.close_by_peer else self._step.now
+            self._step.lost.append((connection.id, lost_at, connection.last_received))
         if connection.close_code == CLOSE_NO_FRAME and not connection.close_reason:
             connection.close_reason = input.reason
         self.conclude(connection)

@@ -32,6 +32,7 @@ from .identity import Identities
 from .lifecycle import Lifecycle
 from .publishing import Publishing
 from .rates import Rates
+from .resume import Resume
 
 __all__ = ["Requests"]
 
@@ -48,6 +49,7 @@ class Requests:
         "_outbox",
         "_publishing",
         "_rates",
+        "_resume",
         "_step",
         "_types",
     )
@@ -63,8 +65,10 @@ class Requests:
         identities: Identities,
         publishing: Publishing,
         history: History,
+        resume: Resume,
     ) -> None:
         self._step = step
+        self._resume = resume
         self._outbox = outbox
         self._members = members
         self._lifecycle = lifecycle
@@ -194,10 +198,11 @@ class Requests:
         if hello.pub:
             # No key of this process: a publish that is sent again after a restart must meet its own key.
             session.scope = blake2b(hello.pub.encode(), digest_size=16, person=b"vixws scope").hexdigest()
+        token, resumed = self._resume.begin(session, hello.session)
         welcome: dict[str, object] = {
             "v": 1,
-            "session": "s_" + self._step.token("session"),
-            "resumed": False,
+            "session": token,
+            "resumed": resumed,
             "user": None if identity is None else identity.user,
             "caps": [],
             "limits": {
