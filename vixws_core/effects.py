@@ -134,6 +134,8 @@ class ListStore(msgspec.Struct, frozen=True, gc=False):
 class FindPosition(msgspec.Struct, frozen=True, gc=False):
     """Ask the log itself where `room` stands, and which id stands at `off`; answered by `PositionKnown`.
 
+    With `last`, `off` is so many entries before the head, but not below the floor.
+
     The answer is of a moment before any append that was asked after it, is told before the `RoomAdvanced` of
     any such append, and after the `RoomAdvanced` of every commit that it includes (one that was reported
     failed and is there all the same has none).
@@ -142,6 +144,7 @@ class FindPosition(msgspec.Struct, frozen=True, gc=False):
     request: int
     room: str
     off: int | None = None
+    last: int = 0
 
 
 class Authenticate(msgspec.Struct, frozen=True, gc=False):
@@ -150,6 +153,10 @@ class Authenticate(msgspec.Struct, frozen=True, gc=False):
     request: int
     conn: int
     token: str
+
+    def __repr__(self) -> str:
+        # A step that is written down must be no key to anything.
+        return f"Authenticate(request={self.request}, conn={self.conn}, token={'…' if self.token else ''!r})"
 
 
 class Authorize(msgspec.Struct, frozen=True, gc=False):

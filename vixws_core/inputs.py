@@ -293,7 +293,8 @@ class StoreFailed(msgspec.Struct, frozen=True, gc=False):
 class StoreRead(msgspec.Struct, frozen=True, gc=False):
     """The answer to `ReadStore`, from one snapshot: `rows` in the order asked for, possibly fewer than asked.
 
-    `floor` is the highest trimmed offset (0: none), `head` the newest.
+    `floor` is the highest trimmed offset (0: none), `head` the newest; `floor_id` and `head_id` are the ids there.
+    `id_at` is the id of the entry at `after`, None where that does not exist or was trimmed (the floor's own is kept).
     """
 
     request: int
@@ -301,6 +302,9 @@ class StoreRead(msgspec.Struct, frozen=True, gc=False):
     floor: int
     head: int
     rows: tuple[StoredMessage, ...]
+    id_at: str | None = None
+    floor_id: str = ""
+    head_id: str = ""
 
 
 class StoreListed(msgspec.Struct, frozen=True, gc=False):
@@ -313,8 +317,8 @@ class StoreListed(msgspec.Struct, frozen=True, gc=False):
 class PositionKnown(msgspec.Struct, frozen=True, gc=False):
     """The answer to `FindPosition`, from one snapshot.
 
-    `id` is the id of the head entry ("" in an empty room). `id_at` is the id of the entry at the offset
-    asked for: None where that entry does not exist or was trimmed (the floor's own id is kept).
+    `id` is the id of the head entry ("" in an empty room), `floor_id` that at the floor. `id_at` is the id of the
+    entry at the offset asked for: None where that entry does not exist or was trimmed (the floor's own id is kept).
     """
 
     request: int
@@ -323,12 +327,15 @@ class PositionKnown(msgspec.Struct, frozen=True, gc=False):
     head: int
     id: str
     id_at: str | None = None
+    floor_id: str = ""
 
 
 class RoomAdvanced(msgspec.Struct, frozen=True, gc=False):
     """A room's log grew (or changed): the only thing that moves a room.
 
     `entries` are the new ones in offset order, ending at `head`; the first may leave a gap, which is read.
+    `prev_id` is the id of the entry before the first of them, or at `head` where there are none: "" for 0, None where
+    it is not known. It shows that the log is still the one that was told before.
     One commit tells its `RoomAdvanced` before its `StoreAppended`s.
     """
 
@@ -336,6 +343,7 @@ class RoomAdvanced(msgspec.Struct, frozen=True, gc=False):
     ep: str
     head: int
     entries: tuple[StoredMessage, ...]
+    prev_id: str | None = None
 
 
 class HandlerFinished(msgspec.Struct, frozen=True, gc=False):

@@ -38,7 +38,9 @@ __all__ = [
     "StoreAnswer",
     "StoreAsk",
     "id_number",
+    "known_answer",
     "message_id",
+    "read_answer",
     "run_asks",
     "store_asks",
 ]
@@ -54,12 +56,18 @@ STORE_ASKS: frozenset[type] = frozenset((StoreAppend, ReadStore, ListStore, Find
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
-    """Rows of one room read from one snapshot. `floor`: highest trimmed offset, 0 for none; `head`: newest."""
+    """Rows of one room read from one snapshot. `floor`: highest trimmed offset, 0 for none; `head`: newest.
+
+    `id_at` is the id of the entry behind which it was read, as in `Position`; `floor_id` and `head_id` those there.
+    """
 
     ep: str
     floor: int
     head: int
     rows: tuple[StoredMessage, ...]
+    id_at: str | None = None
+    floor_id: str = ""
+    head_id: str = ""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +82,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     head: int
     id: str
     id_at: str | None = None
+    floor_id: str = ""
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -109,6 +118,17 @@ class _Room:
         self.rows: list[StoredMessage] = []
         self.keys: dict[tuple[str, str], tuple[int, bytes | None]] = {}
         """Offset and digest of each key, in the order of offsets."""
+
+    def id_at(self, off: int) -> str | None:
+        """The id at an offset, that of the floor included; None where there is none."""
+        if self.floor < off <= self.head:
+            return self.rows[off - self.floor - 1].id
+        return self.floor_id if off == self.floor and off else None
+
+    @property
+    def head_id(self) -> str:
+        """The id of the newest entry, "" where there never was one."""
+        return self.rows[-1].id if self.rows else self.floor_id
 
     @property
     def head(self) -> int:
@@ -146,6 +166,7 @@ class PureLog:
         """
         answers: list[StoreAppended | StoreFailed] = []
         fresh: dict[str, list[StoredMessage]] = {}
+        before: dict[str, str] = {}
         for ask in appends:
             room = self._rooms.get(ask.room)
             if room is None:
@@ -153,6 +174,9 @@ class PureLog:
             elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
+            if (rows := fresh.get(ask.room)) is None:
+                rows = fresh[ask.room] = []
+                before[ask.room] = room.rows[-1].id if room.rows else room.floor_id
             self._last_id += 1
             row = StoredMessage(
                 message_id(self._last_id),
@@ -171,10 +195,11 @@ class PureLog:
                 room.keys[ask.scope, ask.mid] = (row.off, ask.digest)
             if self.bytes_max is not None:
                 self._sizes.add(room.name, size_of(row))
-            fresh.setdefault(ask.room, []).append(row)
+            rows.append(row)
             answers.append(StoreAppended(ask.request, room.ep, row.off, row.id))
         advanced = tuple(
-            RoomAdvanced(name, self._rooms[name].ep, rows[-1].off, tuple(rows)) for name, rows in fresh.items()
+            RoomAdvanced(name, self._rooms[name].ep, rows[-1].off, tuple(rows), before[name])
+            for name, rows in fresh.items()
         )
         if self.bytes_max is not None and self._sizes.total > self.bytes_max:
             self._make_room(self.bytes_max)
@@ -243,20 +268,17 @@ class PureLog:
             if rows and size > bytes_max:
                 break
             rows.append(row)
-        return Page(log.ep, log.floor, log.head, tuple(rows))
+        return Page(log.ep, log.floor, log.head, tuple(rows), log.id_at(after), log.floor_id, log.head_id)
 
-    def position(self, room: str, off: int | None = None) -> Position:
-        """Where the room stands, and the id at `off`. Writes nothing."""
+    def position(self, room: str, off: int | None = None, last: int = 0) -> Position:
+        """Where the room stands, and the id at `off`, or `last` entries before the head. Writes nothing."""
         log = self._rooms.get(room)
         if log is None:
             return Position(self.epoch, 0, 0, "")
-        id_at = None
-        if off is not None:
-            if off == log.floor and log.floor:
-                id_at = log.floor_id
-            elif log.floor < off <= log.head:
-                id_at = log.rows[off - log.floor - 1].id
-        return Position(log.ep, log.floor, log.head, log.rows[-1].id if log.rows else log.floor_id, id_at)
+        if last:
+            off = max(log.floor, log.head - last)
+        id_at = None if off is None else log.id_at(off)
+        return Position(log.ep, log.floor, log.head, log.head_id, id_at, log.floor_id)
 
     def list_by_room(self, room: str, limit: int, before_id: str | None = None) -> list[StoredMessage]:
         """The newest `limit` messages of the room with an id below `before_id`, oldest first.
@@ -338,8 +360,7 @@ def run_asks(log: PureLog, asks: Iterable[StoreAsk], ts: str) -> tuple[StoreAnsw
         if isinstance(ask, StoreAppend):
             appends.append(ask)
         elif isinstance(ask, FindPosition):
-            found = log.position(ask.room, ask.off)
-            answers.append(PositionKnown(ask.request, found.ep, found.floor, found.head, found.id, found.id_at))
+            answers.append(known_answer(ask.request, log.position(ask.room, ask.off, ask.last)))
         else:
             reads.append(ask)
     if appends:
@@ -350,10 +371,20 @@ def run_asks(log: PureLog, asks: Iterable[StoreAsk], ts: str) -> tuple[StoreAnsw
     return tuple(answers)
 
 
+def known_answer(request: int, found: Position) -> PositionKnown:
+    """A position as the answer to `FindPosition`."""
+    return PositionKnown(request, found.ep, found.floor, found.head, found.id, found.id_at, found.floor_id)
+
+
+def read_answer(request: int, page: Page) -> StoreRead:
+    """A page as the answer to `ReadStore`."""
+    return StoreRead(request, page.ep, page.floor, page.head, page.rows, page.id_at, page.floor_id, page.head_id)
+
+
 def _run_read(log: PureLog, ask: ReadStore | ListStore) -> StoreAnswer:
     if isinstance(ask, ReadStore):
         page = log.read(ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max, ask.newest_first)
-        return StoreRead(ask.request, page.ep, page.floor, page.head, page.rows)
+        return read_answer(ask.request, page)
     try:
         return StoreListed(ask.request, tuple(log.list_by_room(ask.room, ask.limit, ask.before_id)))
     except LocalError as exc:

@@ -17,6 +17,7 @@ Json: TypeAlias = Any
 """Any value that JSON can hold: None, bool, int of any size, finite float, str, list, dict with str keys."""
 
 _ENCODER = msgspec.json.Encoder()
+_ANY = msgspec.json.Decoder(msgspec.Raw)
 
 
 def encode_json(value: object) -> bytes:
@@ -70,6 +71,12 @@ def payload_json(payload: object) -> bytes:
     if payload is None:
         return b"{}"
     data = encode_json(payload)
+    if data is payload:
+        try:
+            data.decode()
+            _ANY.decode(data)
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as exc:
+            raise LocalError(f"payload as bytes must be JSON, got {data!r:.80}: {exc}") from None
     if not data.lstrip().startswith(b"{"):
         raise LocalError(f"payload must be an object or flat pairs, got {payload!r:.80}")
     return data

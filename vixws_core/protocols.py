@@ -13,7 +13,7 @@ from .inputs import Input, Since
 from .log import BatchResult, Page, Position
 from .message import Json, JsonMessage, StoredMessage
 
-__all__ = ["Consumer", "Hurried", "MessageStore", "Outbox", "OutboxEntry", "Post"]
+__all__ = ["Consumer", "Hurried", "Limited", "MessageStore", "Outbox", "OutboxEntry", "Post"]
 
 
 class Consumer(Protocol):
@@ -106,6 +106,14 @@ class MessageStore(Protocol):
     async def trim(self, room: str, upto: int) -> int:
         """Forgets entries up to the offset `upto`; returns how many."""
         ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """What a store may offer besides, so that nothing is appended that its server's clients cannot take."""
+
+    message_bytes_max: int | None
+    """Bytes of a payload that is appended; None: any."""
 
 
 @runtime_checkable

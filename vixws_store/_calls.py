@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from vixws_core.effects import StoreAppend
+from vixws_core.entries import check_head, check_payload
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.inputs import StoreAppended, StoreFailed
 from vixws_core.message import Json, JsonMessage, payload_json
+from vixws_core.names import check_name, check_texts
 
 __all__ = ["append_ask", "batch_asks", "settled", "wall_time"]
 
@@ -21,8 +23,8 @@ def wall_time() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def append_ask(arguments: tuple[Json, ...]) -> StoreAppend:
-    """Makes the ask of `append(kind, room, type, payload)` or `append(message)`.
+def append_ask(arguments: tuple[Json, ...], bytes_max: int | None) -> StoreAppend:
+    """Makes the ask of `append(kind, room, type, payload)` or `append(message)`; a payload has `bytes_max` at most.
 
     Raises: `LocalError` that names the wrong argument and what was expected.
     """
@@ -38,32 +40,29 @@ def append_ask(arguments: tuple[Json, ...]) -> StoreAppend:
     for name, value in (("kind", kind), ("room", room), ("type", type_)):
         if not isinstance(value, str):
             raise LocalError(f"{name} must be a string, got {value!r:.80}")
-    if not type_:
-        raise LocalError("type must be a non-empty string, got ''")
     ask = StoreAppend(0, room, kind, type_, payload_json(payload))
-    check_storable(ask)
+    check_entry(ask, bytes_max)
     return ask
 
 
-def batch_asks(appends: Sequence[StoreAppend]) -> tuple[StoreAppend, ...]:
-    """Checks what was given to `append_batch`.
+def batch_asks(appends: Sequence[StoreAppend], bytes_max: int | None) -> tuple[StoreAppend, ...]:
+    """Checks what was given to `append_batch`; `bytes_max` is the limit of a payload, where there is one.
 
-    Raises: `LocalError` for too many appends, or text that UTF-8 cannot hold.
+    Raises: `LocalError` for too many appends, or one that no client could publish.
     """
     if len(appends) > BATCH_APPENDS_MAX:
         raise LocalError(f"a batch must hold at most {BATCH_APPENDS_MAX} appends, got {len(appends)}")
     for ask in appends:
-        check_storable(ask)
+        check_entry(ask, bytes_max)
     return tuple(appends)
 
 
-def check_storable(ask: StoreAppend) -> None:
-    """Raises: `LocalError` where a text of the append is not valid Unicode."""
-    try:
-        f"{ask.room}{ask.kind}{ask.type}{ask.scope}{ask.mid}{ask.sender}".encode()
-        ask.payload.decode()
-    except UnicodeError as exc:
-        raise LocalError(f"an append must hold valid UTF-8 text only: {exc}") from None
+def check_entry(ask: StoreAppend, bytes_max: int | None) -> None:
+    """Raises: `LocalError` for what no client could publish, and so none could read."""
+    check_name(ask.room)
+    check_head(ask.type, ask.kind, ask.mid)
+    check_texts(ask.scope, ask.sender)
+    check_payload(ask.payload, bytes_max)
 
 
 def settled(answer: StoreAppended | StoreFailed) -> str:

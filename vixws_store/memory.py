@@ -46,6 +46,8 @@ class MemoryMessageStore:
         self._forgetting = Forgetting(self._say_forgotten, time.monotonic)
         first_id = secrets.randbelow(1 << 31) + 1
         self.bytes_max: int = bytes_max
+        self.message_bytes_max: int | None = None
+        """Bytes of a payload that is appended; None: any. A server sets it to its own limit."""
         self._log = PureLog(secrets.token_hex(4), first_id, bytes_max, self._forgetting.add)
         self._executor = LogExecutor(self._log, self._tell, wall_time)
         self._post: Post = _nowhere
@@ -82,11 +84,11 @@ class MemoryMessageStore:
 
         Raises: `LocalError` for wrong arguments, `StoreError` where the log is full.
         """
-        return settled((await self._append([append_ask(arguments)])).answers[0])
+        return settled((await self._append([append_ask(arguments, self.message_bytes_max)])).answers[0])
 
     async def append_batch(self, appends: Sequence[StoreAppend], /) -> BatchResult:
         """Appends all in one commit, in order; failures stand among the answers."""
-        return await self._append(batch_asks(appends))
+        return await self._append(batch_asks(appends, self.message_bytes_max))
 
     async def read(
         self,

@@ -445,7 +445,7 @@ def test_offsets_trimmed_before_a_cursor_are_told_as_a_gap() -> None:
     messages = member.messages()
 
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", "$gap", 8, 9, 10, "$live"]
-    assert of_type(messages, "$gap") == [{"from": 3, "to": 7}]
+    assert of_type(messages, "$gap") == [{"from": 3, "to": 7, "id": f"{7:020d}"}]
 
 
 def test_room_trimmed_and_grown_during_a_read_loses_only_what_was_trimmed() -> None:
@@ -459,7 +459,7 @@ def test_room_trimmed_and_grown_during_a_read_loses_only_what_was_trimmed() -> N
     harness.deliver_all()
     messages = member.messages()
 
-    assert of_type(messages, "$gap") == [{"from": 3, "to": 12}]
+    assert of_type(messages, "$gap") == [{"from": 3, "to": 12, "id": f"{12:020d}"}]
     assert offsets(messages) == [13, 14, 15]
 
 
@@ -474,7 +474,7 @@ def test_room_trimmed_up_to_its_head_is_a_gap_up_to_the_head_and_live() -> None:
     messages = member.messages()
 
     assert [m["type"] for m in messages] == ["$joined", "$gap", "$live"]
-    assert of_type(messages, "$gap") == [{"from": 3, "to": 10}]
+    assert of_type(messages, "$gap") == [{"from": 3, "to": 10, "id": f"{10:020d}"}]
 
 
 def _reading(count: int = 6) -> tuple[Harness, Peer, ReadStore]:
@@ -504,7 +504,7 @@ def test_damaged_row_is_told_as_a_gap_and_its_neighbours_come() -> None:
     messages = member.messages()
 
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", 1, 2, "$gap", 4, "$gap", 6, "$live"]
-    assert of_type(messages, "$gap") == [{"from": 3, "to": 3}, {"from": 5, "to": 5}]
+    assert of_type(messages, "$gap") == [{"from": 3, "to": 3, "id": ""}, {"from": 5, "to": 5, "id": ""}]
 
 
 def test_damaged_rows_at_the_end_are_told_as_a_gap_only_when_nothing_more_can_be_read() -> None:
@@ -516,7 +516,7 @@ def test_damaged_rows_at_the_end_are_told_as_a_gap_only_when_nothing_more_can_be
 
     assert (again.after, again.until) == (2, 6)
     assert [m.get("off", m["type"]) for m in messages] == ["$joined", 1, 2, "$gap", "$live"]
-    assert of_type(messages, "$gap") == [{"from": 3, "to": 6}]
+    assert of_type(messages, "$gap") == [{"from": 3, "to": 6, "id": ""}]
 
 
 def test_empty_page_is_no_gap_in_what_came_after_it_was_asked() -> None:
@@ -527,7 +527,7 @@ def test_empty_page_is_no_gap_in_what_came_after_it_was_asked() -> None:
     harness.put(StoreRead(again.request, EPOCH, 0, 8, (row(7), row(8))))
     messages = member.messages()
 
-    assert of_type(messages, "$gap") == [{"from": 1, "to": 6}]
+    assert of_type(messages, "$gap") == [{"from": 1, "to": 6, "id": ""}]
     assert offsets(messages) == [7, 8]
 
 
@@ -557,15 +557,21 @@ def test_page_run_before_a_commit_and_told_after_it_is_no_reset() -> None:
     assert [m.get("off", m["type"]) for m in member.messages()] == ["$joined", 1, 2, 3, 4, 5, 6, "$live", 7]
 
 
-def test_page_from_a_log_that_went_back_resets_everybody() -> None:
+def test_page_from_a_log_that_went_back_resets_whoever_is_behind_its_head() -> None:
     harness, member, ask = _reading()
     other = harness.client()
     other.send({"type": "$join", "room": "africa"})
-    harness.put(StoreRead(ask.request, EPOCH, 1, 4, (row(2),)))
-    (reset,) = of_type(member.messages(), "$reset")
+    harness.put(StoreRead(ask.request, EPOCH, 1, 4, (row(2),), None, "1", "4"))
+    again = _asked(harness)
+    harness.put(StoreRead(again.request, EPOCH, 1, 4, (row(2), row(3), row(4)), None, "1", "4"))
+    messages = member.messages()
 
-    assert reset == {"ep": EPOCH, "from": 4, "head": 4, "floor": 1, "reason": "ahead"}
-    assert of_type(other.messages(), "$reset") == [reset]
+    assert of_type(other.messages(), "$reset") == [
+        {"ep": EPOCH, "from": 4, "id": "4", "head": 4, "floor": 1, "reason": "ahead"}
+    ]
+    assert [m.get("off", m["type"]) for m in messages] == ["$joined", "$gap", 2, 3, 4, "$live"]
+    assert of_type(messages, "$gap") == [{"from": 1, "to": 1, "id": "1"}]
+    assert of_type(messages, "$live") == [{"off": 4}]
 
 
 def test_page_of_another_epoch_resets() -> None:
@@ -574,7 +580,7 @@ def test_page_of_another_epoch_resets() -> None:
     harness.put(RoomAdvanced("africa", "ep2", 4, (row(4, ep="ep2"),)))
     messages = member.messages()
 
-    assert of_type(messages, "$reset") == [{"ep": "ep2", "from": 3, "head": 3, "floor": 0, "reason": "epoch"}]
+    assert of_type(messages, "$reset") == [{"ep": "ep2", "from": 3, "id": "", "head": 3, "floor": 0, "reason": "epoch"}]
     assert offsets(messages) == [4]
 
 
@@ -585,16 +591,18 @@ def test_log_changed_under_live_members_resets_them_and_goes_on() -> None:
     harness.put(RoomAdvanced("africa", "ep2", 2, (row(1, ep="ep2"), row(2, ep="ep2"))))
     messages = member.messages()
 
-    assert of_type(messages, "$reset") == [{"ep": "ep2", "from": 0, "head": 0, "floor": 0, "reason": "epoch"}]
+    assert of_type(messages, "$reset") == [{"ep": "ep2", "from": 0, "id": "", "head": 0, "floor": 0, "reason": "epoch"}]
     assert offsets(messages) == [1, 2, 3, 1, 2]
 
 
 def test_log_changed_without_entries_resets_to_its_head() -> None:
     harness = Harness()
     member = harness.client("africa")
-    harness.put(RoomAdvanced("africa", "ep2", 7, ()))
+    harness.put(RoomAdvanced("africa", "ep2", 7, (), "7"))
 
-    assert of_type(member.messages(), "$reset") == [{"ep": "ep2", "from": 7, "head": 7, "floor": 0, "reason": "epoch"}]
+    assert of_type(member.messages(), "$reset") == [
+        {"ep": "ep2", "from": 7, "id": "7", "head": 7, "floor": 0, "reason": "epoch"}
+    ]
 
 
 def test_plain_members_hear_nothing_of_gaps_and_resets() -> None:
@@ -816,7 +824,7 @@ def test_bytes_of_a_catch_up_are_those_of_the_live_message() -> None:
     publish(harness, 3)
     late = harness.client()
     late.join("africa", since={"ep": EPOCH, "off": 0})
-    pages = [e.data for e in harness.effects(SendBytes) if e.conn == late.conn and b'"id":' in e.data]
+    pages = [e.data for e in harness.effects(SendBytes) if e.conn == late.conn and b'"chat"' in e.data]
 
     assert b"".join(pages) == b"".join(e.data for e in harness.effects(Broadcast))
     assert offsets(live.messages()) == [1, 2, 3]
@@ -835,5 +843,5 @@ def test_a_floor_that_a_page_told_is_told_to_the_next_newcomer() -> None:
     newcomer.send({"type": "$join", "ref": "8", "room": "africa"})
     joined = next(message for message in newcomer.messages() if message["type"] == "$joined")
 
-    assert gap["payload"] == {"from": 1, "to": 2}
+    assert gap["payload"] == {"from": 1, "to": 2, "id": f"{2:020d}"}
     assert joined["payload"]["floor"] == 2

@@ -300,7 +300,7 @@ def test_unsent_counts_what_is_really_sent() -> None:
 
 @pytest.mark.parametrize("tail", [1, 1 << 20], ids=["from the store", "from the tail"])
 def test_a_page_of_several_frames_is_compressed_frame_by_frame(tail: int) -> None:
-    harness = Harness(HubConfig(deflate=True, tail_bytes_room=tail))
+    harness = Harness(HubConfig(deflate=True, tail_bytes_room=tail, message_bytes_max=100_000))
     keeper = harness.client("africa")
     sizes = [0, 5, 2_000, 3, 300, 70_000, 1]
     for size in sizes:

@@ -173,7 +173,7 @@ def test_read_of_an_unknown_room_is_empty_and_makes_none() -> None:
 def test_position_tells_the_head_and_the_id_at_an_offset() -> None:
     log = filled(5, trimmed=2)
 
-    assert log.position("r") == Position("e", 2, 5, message_id(5))
+    assert log.position("r") == Position("e", 2, 5, message_id(5), None, message_id(2))
     assert {off: log.position("r", off).id_at for off in range(7)} == {
         0: None,
         1: None,
@@ -190,7 +190,7 @@ def test_room_trimmed_to_its_head_keeps_its_place() -> None:
     position = log.position("r", 3)
     log.append_batch([append()], "now")
 
-    assert position == Position("e", 3, 3, message_id(3), message_id(3))
+    assert position == Position("e", 3, 3, message_id(3), message_id(3), message_id(3))
     assert offsets(log, 0, 10) == [4]
 
 
@@ -274,7 +274,7 @@ def test_one_commit_tells_its_advances_then_its_answers_then_the_reads() -> None
 def test_position_is_told_from_one_snapshot() -> None:
     (told,) = run_asks(filled(5, trimmed=2), [FindPosition(1, "r", 4)], "now")
 
-    assert told == PositionKnown(1, "e", 2, 5, message_id(5), message_id(4))
+    assert told == PositionKnown(1, "e", 2, 5, message_id(5), message_id(4), message_id(2))
 
 
 def test_list_before_no_id_fails_as_a_bad_message() -> None:

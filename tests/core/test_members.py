@@ -86,7 +86,8 @@ def test_cursor_starts_where_the_table_says(asked: dict[str, Any], start: int, r
         harness.client("africa")
     messages = harness.client().join("africa", **asked)
 
-    expected = {"ep": EPOCH, "from": start, "head": 10, "floor": 3, "recovered": reason is None, "stored": True}
+    expected = {"ep": EPOCH, "from": start, "id": identity(start), "head": 10, "floor": 3, "recovered": reason is None}
+    expected["stored"] = True
     if reason is not None:
         expected["reason"] = reason
     assert joined_of(messages) == expected
@@ -166,7 +167,8 @@ def test_floor_is_asked_of_a_log_that_changed() -> None:
     joined = joined_of(harness.client().join("africa"))
 
     assert joined == {
-        "ep": "ep2", "from": 6, "head": 6, "floor": 3, "recovered": False, "stored": True, "reason": "fresh",
+        "ep": "ep2", "from": 6, "id": identity(6), "head": 6, "floor": 3, "recovered": False, "stored": True,
+        "reason": "fresh",
     }  # fmt: skip
 
 
@@ -223,7 +225,7 @@ def test_log_that_lost_writes_resets_its_members_and_tells_who_is_ahead() -> Non
         {
             "type": "$reset",
             "room": "africa",
-            "payload": {"ep": EPOCH, "from": 4, "head": 4, "floor": 0, "reason": "ahead"},
+            "payload": {"ep": EPOCH, "from": 4, "id": identity(4), "head": 4, "floor": 0, "reason": "ahead"},
         }
     ]
     assert (joined["reason"], joined["head"]) == ("ahead", 4)

@@ -7,6 +7,7 @@ import pytest
 from vixws_core import LocalError
 from vixws_core.app.access import AuthRequest, RootRouter, User
 from vixws_core.app.origins import Origins
+from vixws_core.app.session import Session
 
 from .app_rig import AppRig, typed
 
@@ -116,9 +117,16 @@ def test_threat_1_cookies_are_shown_of_pages_that_we_know_only(origin: str, cook
         asked.append(request)
         return User("ada")
 
+    opened: list[tuple[tuple[str, str], ...]] = []
+
+    @router.on_open
+    def note(session: Session) -> None:
+        opened.append(session.headers)
+
     rig = AppRig(router, origins=Origins())
     peer = rig.connect("/", origin, "Cookie: sid=1; b=2")
 
     assert peer.ask(typed("$hello", {"v": [1]}))[0]["type"] == "$welcome"
     assert asked[0].cookies == cookies
     assert bool(asked[0].header("cookie")) is bool(cookies)
+    assert ("cookie" in dict(opened[0])) is bool(cookies)

@@ -137,7 +137,7 @@ def test_hello_after_a_ping_or_a_refused_message_is_in_time() -> None:
     peer = harness.connect()
     peer.send({"type": "$ping"}, "no json", {"type": "$hello", "payload": {"v": "one"}}, {"type": "$hello"})
 
-    assert [m["type"] for m in peer.messages()] == ["$err", "$pong", "$err", "$welcome"]
+    assert [m["type"] for m in peer.messages()] == ["$pong", "$err", "$err", "$welcome"]
 
 
 @pytest.mark.parametrize(
@@ -702,7 +702,7 @@ def test_failed_publish_in_a_sessions_name_is_told_to_the_application_and_by_ref
 @pytest.mark.parametrize("type", ["", "$join", "$"])
 def test_application_may_not_publish_the_protocols_types(type: str) -> None:
     harness = Harness()
-    with pytest.raises(LocalError, match="does not begin with"):
+    with pytest.raises(LocalError, match="not begin with"):
         harness.put(Publish("africa", type, b"{}"))
 
     assert harness.log.rooms() == []

@@ -98,7 +98,7 @@ def test_an_empty_page_says_nothing_of_what_was_committed_after_it() -> None:
     bench.put(StoreRead(read.request, "e", 3, 3, ()))  # All was trimmed up to 3 when it was read.
 
     assert bench.types(1) == ["$joined", "$gap", "$live", "note"]
-    assert bench.hears[1][1]["payload"] == {"from": 2, "to": 3}
+    assert bench.hears[1][1]["payload"] == {"from": 2, "to": 3, "id": ""}
 
 
 def test_a_page_that_comes_to_a_parked_connection_waits_in_the_log() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 import anyio.lowlevel
@@ -87,6 +88,8 @@ def _words_of(event: RoomEvent) -> str | None:
     match event:
         case RoomJoined(recovered=False, reason=reason, off=off, ep=ep) if reason != "fresh":
             return f"the position is not in the log any more ({reason}): going on after {ep}:{off}"
+        case RoomGap(first=first, unreadable=True):
+            return f"offset {first} is no message, and is passed over"
         case RoomGap(first=first, last=last):
             return f"offsets {first} to {last} were trimmed before we read them"
         case RoomReset(reason=reason, ep=ep, off=off):
@@ -360,9 +363,17 @@ async def _open(client: Client, url: str) -> AsyncGenerator[None]:
             tasks.start_soon(either, client.wait_open)
             tasks.start_soon(either, over.wait)
         if client.state is not ClientState.OPEN:
-            raise CommandFailed(f"cannot reach {url}: {client.close_reason or client.close_code}", FAILED)
+            raise CommandFailed(
+                f"cannot reach {without_query(url)}: {client.close_reason or client.close_code}", FAILED
+            )
         log.setLevel(logging.WARNING)
         yield
+
+
+def without_query(url: str) -> str:
+    """A URL as it may be shown: without its query and its user, where keys are."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _run(main: Callable[[], Awaitable[None]]) -> None:

@@ -26,7 +26,7 @@ from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
 from vixws_core.inputs import Input, Shutdown
-from vixws_core.protocols import Consumer, Hurried, MessageStore
+from vixws_core.protocols import Consumer, Hurried, Limited, MessageStore
 from vixws_core.pump import Pump
 
 from ..logs import log, report
@@ -211,6 +211,8 @@ class Runtime:
             if settings.metrics_address is not None and hasattr(self._metrics, "render"):
                 metrics_sockets = bind(*settings.metrics_address, METRICS_SETTING)
                 sockets += metrics_sockets
+            if isinstance(self._store, Limited):
+                self._store.message_bytes_max = settings.hub.message_bytes_max
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
             )

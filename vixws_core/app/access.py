@@ -15,7 +15,7 @@ from ..errors import LocalError
 from ..names import ACTIONS, check_name, user_room
 from .router import Handler, Router
 
-__all__ = ["BEARER", "AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials"]
+__all__ = ["BEARER", "AuthRequest", "Denied", "Grant", "RootRouter", "User", "credentials", "without_cookies"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -154,9 +154,13 @@ def credentials(
         for name, value in headers:
             if name == "cookie":
                 cookies |= _cookies(value)
-    else:
-        headers = tuple(header for header in headers if header[0] != "cookie")
-    return AuthRequest(target, headers, subprotocols, peer, token, False, cookies)
+    shown = headers if cookies_count else without_cookies(headers)
+    return AuthRequest(target, shown, subprotocols, peer, token, False, cookies)
+
+
+def without_cookies(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Headers without the cookies, which prove nothing where the page that sent them is not known."""
+    return tuple(header for header in headers if header[0] != "cookie")
 
 
 def _cookies(text: str) -> dict[str, str]:

@@ -30,7 +30,7 @@ from ..effects import (
 )
 from ..inputs import Accept, HandlerFinished, Input, Respond, Revoke, Since
 from ..names import check_name
-from .access import BEARER, AuthRequest, RootRouter, User, credentials
+from .access import BEARER, AuthRequest, RootRouter, User, credentials, without_cookies
 from .commands import Commands, Listed, Publishing, Signal, Views, encode_envelope, here, no_signal
 from .dispatch import Report, Runner, Steps, Waiting
 from .gate import Gate
@@ -232,6 +232,8 @@ class App:
                 self._do(Respond(effect.conn, 403, _PLAIN, b"this page may not connect here (allowed_origins)\n"))
                 return
             cookies_count = verdict
+            if not cookies_count:
+                effect = replace(effect, headers=without_cookies(effect.headers))
         if not self._gate.asks_who:
             self._accept(effect, route, peer, limited, None, None, None)
             return

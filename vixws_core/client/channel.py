@@ -9,7 +9,7 @@ from ..codes import CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG, PROTOCOL_
 from ..effects import CloseTransport, MessageSkipped, PauseReading, ResumeReading, SendBytes
 from ..errors import BadMessage
 from ..message import encode_json
-from ..wire.envelope import Incoming, client_message, decode_incoming
+from ..wire.envelope import Incoming, client_message, decode_incoming, find_place
 from ..wire.frames import PING, PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_close
 from ..wire.payloads import DrainPayload, ErrorPayload, WelcomePayload, decode_payload
 from .config import ClientConfig
@@ -232,7 +232,9 @@ class ClientChannel:
 
     def _message(self, data: str | bytes) -> Fact | None:
         message = decode_incoming(data) if isinstance(data, str) else None
-        if message is not None and message.type[0] == "$":
+        if isinstance(data, str) and self._passed_over(data, message):
+            pass
+        elif message is not None and message.type[0] == "$":
             try:
                 return self._said(message, data)
             except BadMessage as exc:
@@ -250,6 +252,15 @@ class ClientChannel:
         else:
             self._rooms.tell(data, message)
         return None
+
+    def _passed_over(self, data: str, message: Incoming | None) -> bool:
+        """Whether it is an entry of a room that is no message, behind which the room goes on."""
+        if message is not None and not (message.off and message.type[0] == "$"):
+            return False
+        if not self._link.is_open or self._closing:
+            return False
+        place = find_place(data)
+        return place is not None and place.room in self._rooms and self._rooms.pass_over(place)
 
     def _of_room(self, room: str) -> bool:
         """Whether `room` beside the type means what the protocol says; a server without hello may mean its own."""

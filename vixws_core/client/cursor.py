@@ -41,6 +41,7 @@ class RoomCursor:
         "phase",
         "ref",
         "retry_at",
+        "stalls",
         "unhandled",
         "unhandled_bytes",
     )
@@ -61,7 +62,14 @@ class RoomCursor:
         self.phase: Phase = Phase.OUT
         self.ref: str = ""
         self.failures: int = 0
+        self.stalls: int = 0
+        """Times it was joined again because offsets were missing, since a message was handled."""
         self.retry_at: float = FAR
+
+    def is_at(self, ep: str, off: int, id: str) -> bool:
+        """Whether the cursor is there; an id that either side does not know says nothing."""
+        at = self.at
+        return at is not None and at[:2] == (ep, off) and not (id and at[2] and id != at[2])
 
     def note(self, number: int, at: Position) -> None:
         """Moves the cursor."""

@@ -221,7 +221,8 @@ class RoomJoined(msgspec.Struct, frozen=True, gc=False):
     """The server let us into `room`: messages after `off` follow, up to `head` before `RoomLive`.
 
     `recovered`: nothing is missed since the position asked for; else `reason` says why: `fresh` (none was),
-    `epoch trimmed ahead fork`. `stored` False: the room has no log and no position.
+    `epoch trimmed ahead fork`. `stored` False: the room has no log and no position. `id` is that of the entry at
+    `off`, "" where it is not known.
     """
 
     room: str
@@ -232,6 +233,7 @@ class RoomJoined(msgspec.Struct, frozen=True, gc=False):
     recovered: bool
     reason: str
     stored: bool
+    id: str = ""
 
 
 class RoomLive(msgspec.Struct, frozen=True, gc=False):
@@ -244,17 +246,23 @@ class RoomLive(msgspec.Struct, frozen=True, gc=False):
 class RoomGap(msgspec.Struct, frozen=True, gc=False):
     """The offsets `first` to `last` of `room`, both included, were trimmed before we read them.
 
-    `dropped`: how many messages of a room that is not stored we were too slow for.
+    `dropped`: how many messages of a room that is not stored we were too slow for. `id` is that of the entry at
+    `last`, "" where it is not known. `unreadable`: one entry came that is no message, and is passed over.
     """
 
     room: str
     first: int = 0
     last: int = 0
     dropped: int = 0
+    id: str = ""
+    unreadable: bool = False
 
 
 class RoomReset(msgspec.Struct, frozen=True, gc=False):
-    """The log of `room` was replaced (`reason`: `epoch ahead fork`): we go on after `off` in epoch `ep`."""
+    """The log of `room` was replaced (`reason`: `epoch ahead fork`): we go on after `off` in epoch `ep`.
+
+    `id` is that of the entry at `off`, "" where it is not known.
+    """
 
     room: str
     ep: str
@@ -262,6 +270,7 @@ class RoomReset(msgspec.Struct, frozen=True, gc=False):
     head: int
     floor: int
     reason: str
+    id: str = ""
 
 
 class RoomLeft(msgspec.Struct, frozen=True, gc=False):

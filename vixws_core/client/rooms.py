@@ -15,7 +15,7 @@ from ..effects import MessageSkipped
 from ..errors import LocalError
 from ..message import encode_json
 from ..names import check_name
-from ..wire.envelope import Incoming, client_message
+from ..wire.envelope import Incoming, Place, client_message
 from ..wire.payloads import ErrorPayload, GapPayload, JoinedPayload, LivePayload, decode_payload
 from .config import ClientConfig
 from .cursor import Phase, Position, RoomCursor
@@ -40,6 +40,7 @@ class ClientRooms:
     def __init__(self, link: Link, config: ClientConfig) -> None:
         self._link = link
         self._config = config
+        self._backoff = (config.backoff_min_s, config.backoff_max_s)
         self._rooms: dict[str, RoomCursor] = {}
         self._refs = 0
         self._number = 0
@@ -119,6 +120,7 @@ class ClientRooms:
         room.unhandled -= 1
         room.unhandled_bytes -= size
         room.done.add(number)
+        room.stalls = 0
         room.settle()
         config = self._config
         low = (
@@ -196,13 +198,15 @@ class ClientRooms:
         if not found.stored:
             room.at = None
         elif not recovered:
-            room.note(0, (found.ep, found.from_, None))
-        elif room.at is None or room.at[:2] != (found.ep, found.from_):
+            room.note(0, (found.ep, found.from_, found.id or None))
+        elif not room.is_at(found.ep, found.from_, found.id):
             # Recovered to another position than ours is not recovered.
             self._link.blame(PROTOCOL_ERROR, f"recovered room {room.name!r} at another position")
             recovered, reason = False, "fork"
-            room.note(0, (found.ep, found.from_, None))
-        told = RoomJoined(room.name, found.ep, found.from_, found.head, found.floor, recovered, reason, found.stored)
+            room.note(0, (found.ep, found.from_, found.id or None))
+        told = RoomJoined(
+            room.name, found.ep, found.from_, found.head, found.floor, recovered, reason, found.stored, found.id
+        )
         self._link.tell(told)
 
     def left(self, message: Incoming) -> None:
@@ -233,8 +237,8 @@ class ClientRooms:
         if found.from_ > off + 1:
             self._jump(room)
         elif found.to > off:
-            room.note(0, (ep, found.to, None))
-            self._link.tell(RoomGap(room.name, off + 1, found.to))
+            room.note(0, (ep, found.to, found.id or None))
+            self._link.tell(RoomGap(room.name, off + 1, found.to, id=found.id))
 
     def reset(self, message: Incoming) -> None:
         """`$reset`: the log is another one."""
@@ -242,9 +246,9 @@ class ClientRooms:
         if room is None:
             return
         found = decode_payload(JoinedPayload, message.payload)
-        room.note(0, (found.ep, found.from_, None))
+        room.note(0, (found.ep, found.from_, found.id or None))
         reason = found.reason or ""
-        self._link.tell(RoomReset(room.name, found.ep, found.from_, found.head, found.floor, reason))
+        self._link.tell(RoomReset(room.name, found.ep, found.from_, found.head, found.floor, reason, found.id))
 
     def kicked(self, message: Incoming) -> None:
         """`$kicked`: put out by the server."""
@@ -269,12 +273,15 @@ class ClientRooms:
             self._forget(room)
             self._link.tell(RoomLeft(room.name, error.code, error.msg))
             return
-        config = self._config
-        room.phase = Phase.OUT
-        delay = self._link.chance.backoff(room.failures, config.backoff_min_s, config.backoff_max_s)
+        delay = self._link.chance.backoff(room.failures, *self._backoff)
         room.failures += 1
         if error.after_ms is not None:
-            delay += min(error.after_ms / 1000, config.reconnect_told_max_s)
+            delay += min(error.after_ms / 1000, self._config.reconnect_told_max_s)
+        self._ask_later(room, delay)
+
+    def _ask_later(self, room: RoomCursor, delay: float) -> None:
+        """Joins a room again after a while; what comes of it meanwhile is not asked for."""
+        room.phase = Phase.OUT
         room.retry_at = self._link.now + delay
         self.retry_at = min(self.retry_at, room.retry_at)
 
@@ -311,6 +318,22 @@ class ClientRooms:
             room.unhandled_bytes += len(data)
             number = self._tell(data, message, room)
             room.note(number, (message.ep, message.off, message.id or None))
+
+    def pass_over(self, place: Place) -> bool:
+        """An entry that is no message: the room goes on behind it; False where nothing is known of the room's log."""
+        room = self._member(place.room)
+        if room is None or room.at is None or not place.off:
+            return False
+        ep, off, _ = room.at
+        if place.ep != ep or place.off > off + 1:
+            self._jump(room)
+        elif place.off <= off:
+            self.duplicates += 1
+        else:
+            room.note(0, (ep, place.off, place.id or None))
+            self._link.tell(MessageSkipped(self._link.conn, "unreadable"))
+            self._link.tell(RoomGap(room.name, place.off, place.off, id=place.id, unreadable=True))
+        return True
 
     def tell(self, data: str | bytes, message: Incoming | None = None) -> None:
         """A message that is no entry of a stored room; at most once, so what nobody takes is skipped in the end."""
@@ -352,6 +375,10 @@ class ClientRooms:
         return number
 
     def _jump(self, room: RoomCursor) -> None:
-        """Offsets are missing and nobody said why: ask for them."""
+        """Offsets are missing and nobody said why: ask for them, again and again only with pauses that grow."""
         self.jumps += 1
-        self._ask(room)
+        if not room.stalls:
+            self._ask(room)
+        else:
+            self._ask_later(room, self._link.chance.backoff(room.stalls - 1, *self._backoff))
+        room.stalls += 1

@@ -17,7 +17,7 @@ from ..inputs import Join, Since
 from ..wire.codec import PLAIN, Codec
 from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
-from ..wire.http import Head, HeadReader
+from .handshake import Handshake
 from .identity import Budget, Identity
 from .rooms.tail import Tail
 
@@ -117,20 +117,6 @@ class Pause:
     """All connections together hold too much, and it holds some of that."""
     HOLDING: Final = 2 | 8 | 16
     """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
-
-
-class Handshake:
-    """What a connection needs until it is accepted, and not afterwards."""
-
-    __slots__ = ("head", "limited", "request", "trailing_data")
-
-    def __init__(self, head: HeadReader, limited: bool) -> None:
-        self.head: HeadReader = head
-        self.limited: bool = limited
-        """Whether the rate of messages holds for it."""
-        self.request: Head | None = None
-        self.trailing_data: bytes = b""
-        """Bytes that came with or after the request."""
 
 
 class Connection:
@@ -328,6 +314,7 @@ class Member:
         "asking",
         "connection",
         "cursor",
+        "cursor_id",
         "from_floor",
         "held",
         "last",
@@ -347,6 +334,8 @@ class Member:
         self.room: Room = room
         self.cursor: int = 0
         """The last offset sent; meaningless while `live`, when it is the room's position."""
+        self.cursor_id: str = ""
+        """The id of the entry there: who reads on compares it; "" for 0, and where it is not known."""
         self.live: bool = False
         self.asking: bool = True
         """Its position is not known yet."""
@@ -369,7 +358,20 @@ class Member:
 class Room:
     """What the hub knows of one room that has members."""
 
-    __slots__ = ("asking", "ep", "floor", "known", "members", "name", "pos", "stored", "tail", "targets", "waiting")
+    __slots__ = (
+        "asking",
+        "ep",
+        "floor",
+        "known",
+        "members",
+        "name",
+        "pos",
+        "pos_id",
+        "stored",
+        "tail",
+        "targets",
+        "waiting",
+    )
 
     def __init__(self, name: str, stored: bool) -> None:
         self.name: str = name
@@ -379,6 +381,8 @@ class Room:
         self.ep: str = ""
         self.pos: int = 0
         """The offset up to which live members have everything."""
+        self.pos_id: str = ""
+        """The id of the entry there; "" for 0, and where it is not known."""
         self.floor: int = -1
         """The highest trimmed offset; -1 until the log itself was asked."""
         self.members: dict[int, Member] = {}

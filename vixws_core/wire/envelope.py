@@ -12,24 +12,29 @@ from typing import Annotated, Final
 import msgspec
 
 from ..codes import BAD_JSON, BAD_MESSAGE, INTERNAL, RETRY_CODES, STORE_FULL, STORE_UNAVAILABLE, TOO_DEEP
+from ..entries import KIND_MAX, MID_MAX, REF_MAX, TYPE_MAX
 from ..errors import BadMessage, LocalError
 from ..message import StoredMessage
-from .nesting import depth_of, repeats_a_key
+from ..nesting import depth_of, repeats_a_key
 from .payloads import Offset, Text
 
 __all__ = [
     "Envelope",
     "Incoming",
+    "Place",
     "answer",
     "client_message",
     "decode",
     "decode_incoming",
     "error",
+    "find_place",
     "find_ref",
+    "is_readable",
     "quote",
     "room_message",
     "store_error",
     "stored_message",
+    "unreadable",
 ]
 
 _STORE_ERRORS: Final = {
@@ -46,18 +51,18 @@ _encode = msgspec.json.Encoder().encode
 class Envelope(msgspec.Struct, gc=False):
     """The head of one message; `payload` is the raw JSON of an object."""
 
-    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=TYPE_MAX)]
     payload: msgspec.Raw = _EMPTY
     room: str | None = None
-    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
-    mid: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
-    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = _EVENT
+    ref: Annotated[str, msgspec.Meta(min_length=1, max_length=REF_MAX)] | None = None
+    mid: Annotated[str, msgspec.Meta(min_length=1, max_length=MID_MAX)] | None = None
+    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=KIND_MAX)] = _EVENT
 
 
 class Incoming(msgspec.Struct, gc=False):
     """The head of one message from a server; `payload` is raw JSON."""
 
-    type: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=TYPE_MAX)]
     payload: msgspec.Raw = _EMPTY
     room: str | None = None
     ref: str | None = None
@@ -176,6 +181,18 @@ def stored_message(row: StoredMessage) -> bytes:
     return b'%b,"payload":%b}' % (head.encode(), row.payload_json)
 
 
+def is_readable(row: StoredMessage) -> bool:
+    """Whether an entry is one that a client takes for a message: a log may come from elsewhere."""
+    type = row.type
+    return 0 < len(type) <= TYPE_MAX and type[0] != "$" and row.payload_json.lstrip()[:1] == b"{"
+
+
+def unreadable(row: StoredMessage) -> bytes:
+    """What stands in a page for an entry that no client could read."""
+    head = f'{{"type":"$unreadable","ep":"{row.ep}","off":{row.off},"id":"{row.id}","ts":"{row.ts}","payload":{{}}}}'
+    return head.encode()
+
+
 def room_message(
     type: str, room: str, payload: bytes, kind: str = "event", mid: str | None = None, sender: str | None = None
 ) -> bytes:
@@ -197,6 +214,30 @@ def decode_incoming(text: str) -> Incoming | None:
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors.
         return None
     return found if memoryview(found.payload)[0] == 0x7B else None
+
+
+class Place(msgspec.Struct, gc=False):
+    """Where an entry stands: its room, and its place in the room's log."""
+
+    room: str
+    off: Offset
+    ep: Text
+    id: Text = ""
+
+
+_PLACES: Final = msgspec.json.Decoder(Place)
+
+
+def find_place(text: str) -> Place | None:
+    """The place of a text that is an entry of a room's log, whatever else is wrong with it; None where it is none.
+
+    A server writes the place before the payload, which may be no JSON at all.
+    """
+    at = text.find(',"payload":')
+    try:
+        return _PLACES.decode(text if at < 0 else text[:at] + "}")
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors.
+        return None
 
 
 def client_message(

@@ -40,6 +40,17 @@ _REASONS: Final = {
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
+_COMMON: Final = {
+    text.encode(): text
+    for text in (
+        *("accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "cookie"),
+        *("host", "origin", "pragma", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol"),
+        *("sec-websocket-version", "upgrade", "user-agent", "x-forwarded-for"),
+        *("13", "Upgrade", "keep-alive, Upgrade", "no-cache", "permessage-deflate; client_max_window_bits"),
+        *("gzip, deflate", "gzip, deflate, br", "gzip, deflate, br, zstd", "vixws.v1", "websocket"),
+    )
+}
+"""What most requests say: sessions keep their headers, and these are the same objects for all."""
 _FRAMING: Final = frozenset(("content-length", "connection", "transfer-encoding", "upgrade"))
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
@@ -124,7 +135,7 @@ class HeadReader:
         target = event.target.decode("latin-1")
         if not target.startswith("/") or not target.isascii():
             return HeadRefused(400, "the request target must be a path")
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+        headers = tuple((_text(name), _text(value)) for name, value in event.headers)
         hosts = [value for name, value in headers if name == "host"]
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             return HeadRefused(400, "one good Host header is expected")
@@ -132,6 +143,10 @@ class HeadReader:
         if _offers_websocket(headers):
             return _upgrade(method, target, headers)
         return Head(method, target, headers, upgrade=False)
+
+
+def _text(data: bytes) -> str:
+    return _COMMON.get(data) or data.decode("latin-1")
 
 
 def _offers_websocket(headers: tuple[tuple[str, str], ...]) -> bool:

@@ -101,6 +101,7 @@ class JoinedPayload(msgspec.Struct, gc=False):
 
     ep: Text = ""
     from_: Offset = msgspec.field(default=0, name="from")
+    id: Text = ""
     head: Offset = 0
     floor: Offset = 0
     recovered: bool = False
@@ -113,6 +114,7 @@ class GapPayload(msgspec.Struct, gc=False):
 
     from_: Offset = msgspec.field(default=0, name="from")
     to: Offset = 0
+    id: Text = ""
     dropped: Offset = 0
 
 

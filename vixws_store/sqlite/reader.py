@@ -90,13 +90,15 @@ class LogReader:
 
     def read(self, room: str, after: int, until: int, rows_max: int, bytes_max: int, newest_first: bool) -> Page:
         """Rows with `after` < off ≤ `until`; damaged ones are left out. See `PureLog.read`."""
-        ep, floor, _, head = _head(self._db, self._epoch, room)
+        ep, floor, floor_id, head = _head(self._db, self._epoch, room)
         rows: list[StoredMessage] = []
+        id_at = _known_id(self._db, room, after, floor, floor_id, head)
+        head_id = _known_id(self._db, room, head, floor, floor_id, head) or ""
         after, until = max(after, floor), min(until, head)
         if after < until and rows_max > 0:
             statement = _PAGE + " DESC" if newest_first else _PAGE
             rows = self._rows(statement, (room, after, until), rows_max, bytes_max)
-        return Page(ep, floor, head, tuple(rows))
+        return Page(ep, floor, head, tuple(rows), id_at, floor_id, head_id)
 
     def position(self, room: str, off: int | None) -> Position:
         """Where the room stands, and the id at `off`; see `PureLog.position`."""
@@ -183,20 +185,25 @@ class LogReader:
         return None
 
 
-def find_position(db: sqlite3.Connection, epoch: str, room: str, off: int | None) -> Position:
-    """Where the room stands, and the id at `off`; a room without messages has the store's `epoch`.
+def find_position(db: sqlite3.Connection, epoch: str, room: str, off: int | None, last: int = 0) -> Position:
+    """Where the room stands, and the id at `off`, or `last` entries before the head but not below the floor.
 
-    For any connection, whatever it makes of texts. Raises: `sqlite3.Error`.
+    A room without messages has the store's `epoch`. For any connection, whatever it makes of texts.
+    Raises: `sqlite3.Error`.
     """
     ep, floor, floor_id, head = _head(db, epoch, room)
-    id = floor_id if head == floor else _id_at(db, room, head)
-    id_at = None
-    if off is not None:
-        if off == floor and floor:
-            id_at = floor_id
-        elif floor < off <= head:
-            id_at = _id_at(db, room, off)
-    return Position(ep, floor, head, id or "", id_at)
+    if last:
+        off = max(floor, head - last)
+    id_at = None if off is None else _known_id(db, room, off, floor, floor_id, head)
+    id = _known_id(db, room, head, floor, floor_id, head)
+    return Position(ep, floor, head, id or "", id_at, floor_id)
+
+
+def _known_id(db: sqlite3.Connection, room: str, off: int, floor: int, floor_id: str, head: int) -> str | None:
+    """The id at `off`, that of the floor included; None where there is none."""
+    if floor < off <= head:
+        return _id_at(db, room, off)
+    return floor_id if off == floor and off else None
 
 
 def _head(db: sqlite3.Connection, epoch: str, room: str) -> tuple[str, int, str, int]:

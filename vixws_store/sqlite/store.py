@@ -67,6 +67,8 @@ class SqliteMessageStore:
         self._synchronous = synchronous
         self._pages_max = pages_max
         self._limits = limits or Limits()
+        self.message_bytes_max: int | None = None
+        """Bytes of a payload that is appended; None: any. A server sets it to its own limit."""
         self._worker: Worker | None = None
         self._consumer = _Asks(self._running)
 
@@ -140,14 +142,14 @@ class SqliteMessageStore:
 
         Raises: `LocalError` for wrong arguments, `StoreError` where it could not be stored.
         """
-        return settled(await self._running().append_one(append_ask(arguments)))
+        return settled(await self._running().append_one(append_ask(arguments, self.message_bytes_max)))
 
     async def append_batch(self, appends: Sequence[StoreAppend], /) -> BatchResult:
         """Appends all in one commit of their own, in order; refusals of single ones stand among the answers.
 
         Raises: `LocalError` for wrong arguments, `StoreError` where nothing could be stored.
         """
-        return await self._running().append_all(batch_asks(appends))
+        return await self._running().append_all(batch_asks(appends, self.message_bytes_max))
 
     async def read(
         self,

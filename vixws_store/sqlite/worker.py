@@ -16,8 +16,8 @@ import anyio
 from vixws_core.codes import BAD_MESSAGE, STORE_UNAVAILABLE
 from vixws_core.effects import FindPosition, ListStore, ReadStore, StoreAppend
 from vixws_core.errors import LocalError, StoreError
-from vixws_core.inputs import PositionKnown, StoreAppended, StoreFailed, StoreListed, StoreRead
-from vixws_core.log import BatchResult, Page, Position, StoreAnswer, id_number
+from vixws_core.inputs import StoreAppended, StoreFailed, StoreListed
+from vixws_core.log import BatchResult, Page, StoreAnswer, id_number, known_answer, read_answer
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import Post
 
@@ -201,7 +201,7 @@ class Worker:
     async def _find_next(self, asked: list[FindPosition]) -> None:
         """Answers some of the positions asked for, in order, and removes them from the list."""
         part = asked[:POSITIONS_PER_TRIP_MAX]
-        places = list(dict.fromkeys((ask.room, ask.off) for ask in part))
+        places = list(dict.fromkeys((ask.room, ask.off, ask.last) for ask in part))
         answers: list[StoreAnswer]
         try:
             await self._reopen_lost()
@@ -211,7 +211,7 @@ class Worker:
             answers = _fail(store_error(exc, self.database.path), part)
         else:
             known = dict(zip(places, found, strict=True))
-            answers = [_known(ask.request, known[ask.room, ask.off]) for ask in part]
+            answers = [known_answer(ask.request, known[ask.room, ask.off, ask.last]) for ask in part]
         del asked[: len(part)]
         self._tell(*answers)
 
@@ -386,9 +386,5 @@ def _call(ask: Read) -> Call:
 
 def _told(request: int, result: Page | list[StoredMessage]) -> StoreAnswer:
     if isinstance(result, Page):
-        return StoreRead(request, result.ep, result.floor, result.head, result.rows)
+        return read_answer(request, result)
     return StoreListed(request, tuple(result))
-
-
-def _known(request: int, found: Position) -> PositionKnown:
-    return PositionKnown(request, found.ep, found.floor, found.head, found.id, found.id_at)

@@ -46,7 +46,8 @@ _INSERT = {
 }
 _INSERT_ROOMS = {count: "INSERT INTO ws_rooms (room, ep) VALUES " + ", ".join(["(?, ?)"] * count) for count in _CHUNKS}
 _FIND_ROOMS = {
-    count: "SELECT room, ep, floor, (SELECT max(off) FROM ws_messages m WHERE m.room = r.room) FROM ws_rooms r"
+    count: "SELECT room, ep, floor, (SELECT max(off) FROM ws_messages m WHERE m.room = r.room), floor_id,"
+    " (SELECT id FROM ws_messages m WHERE m.room = r.room ORDER BY off DESC LIMIT 1) FROM ws_rooms r"
     f" WHERE room IN ({', '.join('?' * count)})"
     for count in _CHUNKS
 }
@@ -64,11 +65,12 @@ _Known = tuple[str, int, int, bytes | None]
 class _Head:
     """Where a room's log ends, as of the transaction that runs."""
 
-    __slots__ = ("ep", "head", "stored")
+    __slots__ = ("ep", "head", "id", "stored")
 
-    def __init__(self, ep: str, head: int, stored: bool) -> None:
+    def __init__(self, ep: str, head: int, id: int, stored: bool) -> None:
         self.ep = ep
         self.head = head
+        self.id = id
         self.stored = stored
 
 
@@ -149,7 +151,7 @@ class LogWriter:
             if found is None:
                 db.execute("ROLLBACK")
                 return 0
-            _, _, floor, head = found
+            floor, head = found[2:4]
             upto = min(upto, head or floor, floor + TRIM_ROWS_MAX)
             if upto <= floor:
                 db.execute("ROLLBACK")
@@ -167,8 +169,8 @@ class LogWriter:
             raise
         return int(upto - floor)
 
-    def positions(self, asked: Sequence[tuple[str, int | None]]) -> list[Position]:
-        """Where rooms stand, and the ids at offsets, all from one snapshot; writes nothing.
+    def positions(self, asked: Sequence[tuple[str, int | None, int]]) -> list[Position]:
+        """Where rooms stand, and the ids at offsets, or so many entries before the head, all from one snapshot.
 
         On this connection nothing is seen that is not known to be committed. Raises: `sqlite3.Error`.
         """
@@ -176,7 +178,7 @@ class LogWriter:
         self.patience.allow(db, self.patience.left())
         db.execute("BEGIN")
         try:
-            return [find_position(db, self._epoch, room, off) for room, off in asked]
+            return [find_position(db, self._epoch, room, off, last) for room, off, last in asked]
         finally:
             db.execute("COMMIT")
 
@@ -226,7 +228,7 @@ class LogWriter:
             self._refresh()
             self._find_heads({ask.room for ask in appends})
             known = self._find_keys([ask for ask in appends if ask.mid is not None])
-            answers, fresh, values = self._plan(appends, ts, known)
+            answers, fresh, values, before = self._plan(appends, ts, known)
             created = [room for room in fresh if not self._heads[room].stored]
             if created:
                 self._insert(
@@ -240,7 +242,9 @@ class LogWriter:
             raise
         for room in created:
             self._heads[room].stored = True
-        advanced = tuple(RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows)) for room, rows in fresh.items())
+        advanced = tuple(
+            RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows), before[room]) for room, rows in fresh.items()
+        )
         return BatchResult(advanced, tuple(answers))
 
     def _commit_storable(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
@@ -256,10 +260,12 @@ class LogWriter:
 
     def _plan(
         self, appends: Sequence[StoreAppend], ts: str, known: dict[tuple[str, str, str], _Known]
-    ) -> tuple[list[StoreAppended | StoreFailed], dict[str, list[StoredMessage]], list[Any]]:
-        """Decides every append: the answers, the new rows by room, and the values of all new rows in a row."""
+    ) -> tuple[list[StoreAppended | StoreFailed], dict[str, list[StoredMessage]], list[Any], dict[str, str]]:
+        """Decides every append: the answers, the new rows by room, the values of all new rows in a row, and the ids
+        of the entries before them by room."""
         answers: list[StoreAppended | StoreFailed] = []
         fresh: dict[str, list[StoredMessage]] = {}
+        before: dict[str, str] = {}
         values: list[Any] = []
         heads = self._heads
         for ask in appends:
@@ -296,7 +302,9 @@ class LogWriter:
                 crc,
             )
             # The number is spent even if the commit fails: an id is never given twice.
-            head.head, self._last_id = off, number
+            if name not in before:
+                before[name] = message_id(head.id) if head.id else ""
+            head.head, head.id, self._last_id = off, number, number
             id = message_id(number)
             row = StoredMessage(id, kind, name, type_, ts, payload, ep, off, mid, sender)
             if (rows := fresh.get(name)) is None:
@@ -306,7 +314,7 @@ class LogWriter:
             if mid is not None:
                 known[name, scope, mid] = (ep, off, number, digest)
             answers.append(StoreAppended(request, ep, off, id))
-        return answers, fresh, values
+        return answers, fresh, values, before
 
     def _refresh(self) -> None:
         """Forgets what is at hand where another connection changed the file (the `sqlite3` shell, a restore)."""
@@ -328,11 +336,11 @@ class LogWriter:
         if not missing:
             return
         for part in _chunks(missing, 1):
-            for room, ep, floor, head in self._db.execute(_FIND_ROOMS[len(part)], part):
-                self._heads[room] = _Head(ep, head or floor, True)
+            for room, ep, floor, head, floor_id, head_id in self._db.execute(_FIND_ROOMS[len(part)], part):
+                self._heads[room] = _Head(ep, head or floor, head_id or floor_id, True)
         for room in missing:
             if room not in self._heads:
-                self._heads[room] = _Head(self._epoch, 0, False)
+                self._heads[room] = _Head(self._epoch, 0, 0, False)
 
     def _find_keys(self, asks: list[StoreAppend]) -> dict[tuple[str, str, str], _Known]:
         known: dict[tuple[str, str, str], _Known] = {}

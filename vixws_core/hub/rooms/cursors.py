@@ -10,14 +10,14 @@ from collections import deque
 
 from ...inputs import BytesFlushed, PositionKnown, RoomAdvanced, StoreRead
 from ...message import StoredMessage
-from ...wire import envelope as wire
-from ...wire.frames import TEXT, encode_frame
 from ..asks import CursorAsked, PageAsked
 from ..connection.outbox import Outbox, grouped
 from ..model import FAR, GONE, Member, Room, Session, Target
 from ..step import Step
-from .pages import Pages
+from .continuity import differ, is_forked, is_other
+from .pages import Pages, is_current
 from .tail import Tails
+from .telling import Frame, Telling, frames_of
 from .unstored import Unstored
 
 __all__ = ["Cursors"]
@@ -29,13 +29,14 @@ _GROUP_BYTES = 65_536
 class Cursors:
     """Moves rooms and the cursors in them."""
 
-    __slots__ = ("_outbox", "_pages", "_step", "_tails", "_unstored")
+    __slots__ = ("_outbox", "_pages", "_step", "_tails", "_telling", "_unstored")
 
     def __init__(self, step: Step, outbox: Outbox, unstored: Unstored, pages: Pages) -> None:
         self._step = step
         self._outbox = outbox
         self._unstored = unstored
         self._pages = pages
+        self._telling = Telling(outbox)
         self._tails = Tails(step.config.tail_bytes_room, step.config.tail_bytes_total)
 
     @property
@@ -71,40 +72,43 @@ class Cursors:
         room = self._step.rooms.get(input.room)
         if room is None or not room.stored:
             return
+        start, start_id = input.entries[0].off - 1 if input.entries else input.head, input.prev_id or ""
         if not room.known:
             # A first position is being asked for; its answer may be older than this.
-            room.known, room.ep = True, input.ep
-            room.pos = input.entries[0].off - 1 if input.entries else input.head
-        elif input.ep != room.ep:
-            start = input.entries[0].off - 1 if input.entries else input.head
-            self.change_log(room, input.ep, start, 0, "epoch")
+            room.known, room.ep, room.pos, room.pos_id = True, input.ep, start, start_id
+        elif input.ep != room.ep or (input.prev_id != room.pos_id and is_other(room, input, start)):
+            floor = 0 if input.ep != room.ep else max(0, min(room.floor, start))
+            self.change_log(room, input.ep, start, start_id, floor)
             room.floor = -1  # Only the log itself can tell the next one who joins.
-        if input.head <= room.pos:
-            return
+        elif input.head <= room.pos:
+            return  # It was told before.
         fresh = [row for row in input.entries if row.off > room.pos]
-        if not fresh or fresh[0].off != room.pos + 1:
-            self._skip_to(room, fresh[0].off - 1 if fresh else input.head)
+        if start > room.pos:
+            self._skip_to(room, start, start_id)
         self._bring(room, fresh)
         self._wake(room)
 
     def _bring(self, room: Room, rows: list[StoredMessage]) -> None:
         group: list[bytes] = []
         size = 0
-        for row in rows:
-            frame = encode_frame(TEXT, wire.stored_message(row))
-            self._tails.add(room.tail, row.off, row.id, frame)
+        for off, id, frame in frames_of(rows, self._step.config.message_bytes_max):
+            if frame is None:  # Nobody can read it: the live members pass over it as those do who come later.
+                self._broadcast(room, group)
+                group, size = [], 0
+                self._skip_to(room, off, id)
+                continue
+            self._tails.add(room.tail, off, id, frame)
             group.append(frame)
             size += len(frame)
-            room.pos = row.off
+            room.pos, room.pos_id = off, id
             if size >= _GROUP_BYTES:
                 self._broadcast(room, group)
                 group, size = [], 0
-        if group:
-            self._broadcast(room, group)
+        self._broadcast(room, group)
 
     def _broadcast(self, room: Room, frames: list[bytes]) -> None:
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for codec, connections, ids in self.targets(room):
+        data = b"".join(frames)  # One frame stays the object that it is.
+        for codec, connections, ids in self.targets(room) if frames else ():
             self._outbox.share(connections, ids, codec.share(data), len(frames))
         if self._step.parked:
             self.take_out_parked()
@@ -119,19 +123,19 @@ class Cursors:
             targets = room.targets = grouped(live)
         return targets
 
-    def _skip_to(self, room: Room, pos: int) -> None:
+    def _skip_to(self, room: Room, pos: int, pos_id: str) -> None:
         """Entries up to `pos` did not come by: the live members read them."""
         for member in room.members.values():
             if member.live:
                 self._stop_live(member)
                 room.waiting[member.connection.id] = member
-        room.pos = pos
+        room.pos, room.pos_id = pos, pos_id
         self._tails.clear(room.tail)
 
     def _stop_live(self, member: Member) -> None:
         member.live = False
         member.room.targets = None
-        member.cursor = member.room.pos
+        member.cursor, member.cursor_id = member.room.pos, member.room.pos_id
         self._queue_up(member)
 
     @staticmethod
@@ -149,44 +153,59 @@ class Cursors:
             for member in waiting.values():
                 self.catch_up(member.session)
 
-    def change_log(self, room: Room, ep: str, start: int, floor: int, reason: str) -> None:
-        """The log under the room is another one: everybody is told and starts anew."""
+    def change_log(self, room: Room, ep: str, start: int, start_id: str, floor: int) -> None:
+        """The log under the room is not the one that was told: whoever has more of it than is left starts anew.
+
+        In another epoch that is everybody. In the same one the log went back to `start`, where the entry `start_id`
+        stands: a member before that reads on, and one exactly there if it saw that entry.
+        """
+        known, at, at_id = room.ep == ep, room.pos, room.pos_id
         self._tails.clear(room.tail)
-        room.ep, room.pos, room.floor = ep, start, floor
+        room.ep, room.pos, room.pos_id, room.floor = ep, start, start_id, floor
         for member in tuple(room.members.values()):
             if member.asking:
                 continue
-            member.cursor = start
-            member.announced_head = -1
+            cursor, id = (at, at_id) if member.live else (member.cursor, member.cursor_id)
             if not (member.live or member.held):
                 room.waiting[member.connection.id] = member
-            self._tell_reset(member, reason)
+            if known and (cursor < start or (cursor == start and not differ(id, start_id))):
+                member.announced_head = min(member.announced_head, start)
+            else:
+                self._start_anew(
+                    member, start, start_id, "epoch" if not known else "ahead" if cursor > start else "fork"
+                )
+
+    def _start_anew(self, member: Member, cursor: int, cursor_id: str, reason: str) -> None:
+        """What a member has is not what the log has: it is told, and goes on from another place."""
+        member.cursor, member.cursor_id = cursor, cursor_id
+        member.announced_head = -1
+        self._tell_reset(member, reason)
 
     def _tell_reset(self, member: Member, reason: str) -> None:
         if member.held:
             member.owed_reset = reason
-        elif member.told:
-            room = member.room
-            payload = {"ep": room.ep, "from": member.cursor, "head": room.pos, "floor": room.floor, "reason": reason}
-            self._outbox.answer(member.connection, wire.answer("$reset", room=room.name, payload=payload))
+        else:
+            self._telling.reset(member, reason)
 
     def hear(self, room: Room, asked: CursorAsked, input: PositionKnown) -> bool:
         """Takes the log's own word on where a room stands; False where it may be an older log's."""
         if not room.known:
-            room.known, room.ep, room.pos = True, input.ep, input.head
+            room.known, room.ep, room.pos, room.pos_id = True, input.ep, input.head, input.id
         elif room.ep != input.ep:
             if room.ep != asked.ep:
                 return False
-            self.change_log(room, input.ep, input.head, input.floor, "epoch")
-        elif room.ep == asked.ep and input.head < asked.pos:
+            self.change_log(room, input.ep, input.head, input.id, input.floor)
+        elif room.ep == asked.ep and (input.head < asked.pos or is_forked(room, asked.pos, input)):
             # What was told to be stored before we asked is not there: the log went back.
-            self.change_log(room, input.ep, input.head, input.floor, "ahead")
+            self.change_log(room, input.ep, input.head, input.id, input.floor)
+        elif input.head == room.pos:
+            room.pos_id = input.id
         room.floor = max(room.floor, input.floor)
         return True
 
-    def begin(self, member: Member, cursor: int, head: int) -> None:
+    def begin(self, member: Member, cursor: int, cursor_id: str, head: int) -> None:
         """Sets a member going at its start: it hears `$live` at `head`, which was announced, and reads on."""
-        member.cursor = cursor
+        member.cursor, member.cursor_id = cursor, cursor_id
         member.announced_head = head
         self.tell_live(member, cursor)  # Nothing was announced: what is sent next is new already.
         if self._step.parked:
@@ -206,15 +225,8 @@ class Cursors:
         """Tells `$live` once, as soon as the cursor reaches the announced head."""
         head = member.announced_head
         if 0 <= head <= cursor:
-            if member.told:
-                text = wire.answer("$live", room=member.room.name, payload={"off": head})
-                self._outbox.answer(member.connection, text)
+            self._telling.live(member, head)
             member.announced_head = -1
-
-    def is_current(self, member: Member) -> bool:
-        """Whether a membership was neither ended nor replaced."""
-        memberships = member.session.memberships
-        return memberships is not None and memberships.get(member.room.name) is member
 
     def attach(self, member: Member) -> None:
         """A membership begins: what is new may be brought to it."""
@@ -244,7 +256,7 @@ class Cursors:
         if self._step.parked:
             self.take_out_parked()
         if member.live:
-            member.cursor = member.room.pos
+            member.cursor, member.cursor_id = member.room.pos, member.room.pos_id
         member.held = True
         self._take_out(member)
         self._unstored.forget(member.session, member.room.name)
@@ -314,57 +326,53 @@ class Cursors:
     def _send_tail(self, member: Member) -> None:
         config, connection = self._step.config, member.connection
         budget = min(config.page_bytes_max, config.unsent_bytes_low - connection.unsent)
-        frames: list[bytes] = []
-        size = 0
-        for off, _, frame in member.room.tail.after(member.cursor):
-            if frames and size + len(frame) > budget:
-                break
-            frames.append(frame)
-            size += len(frame)
-            member.cursor = off
-            if off == member.announced_head:
-                break
-        self._send_group(member, frames)
+        entries = member.room.tail.page(member.cursor, member.announced_head, budget)
+        member.cursor, member.cursor_id, _ = entries[-1]
+        self._send_group(member, [frame for _, _, frame in entries])
 
     def read(self, asked: PageAsked, input: StoreRead) -> None:
         """Sends a page to whoever asked for it and still wants it."""
-        frames = [(row.off, encode_frame(TEXT, wire.stored_message(row))) for row in input.rows]
+        frames = frames_of(input.rows, self._step.config.message_bytes_max)
         for member in self._pages.answered(asked):
             session = member.session
-            waits = self.is_current(member) and not (member.live or member.asking or member.connection.parked)
-            waits = waits and not member.held
-            if waits and member.room.ep == asked.key[1] and member.cursor == asked.key[2]:
+            waits = not (member.live or member.asking or member.held or member.connection.parked)
+            if waits and is_current(member) and member.room.ep == asked.key[1] and member.cursor == asked.key[2]:
                 self._take_page(member, input, frames, asked.until)
             self.catch_up(session)
 
-    def _take_page(self, member: Member, page: StoreRead, frames: list[tuple[int, bytes]], until: int) -> None:
+    def _take_page(self, member: Member, page: StoreRead, frames: list[Frame], until: int) -> None:
         """Sends a page that was asked for up to `until`; the room may have moved on since it was read."""
         room = member.room
-        if page.ep != room.ep:
-            self.change_log(room, page.ep, page.head, page.floor, "epoch")
-            return
-        if page.head < until:
-            self.change_log(room, page.ep, page.head, page.floor, "ahead")
+        if page.ep != room.ep or page.head < until:
+            self.change_log(room, page.ep, page.head, page.head_id, page.floor)
             return
         if page.floor > room.floor:
             room.floor = page.floor
         if page.floor > member.cursor:
-            self._gap(member, page.floor)
+            self._gap(member, page.floor, page.floor_id)
+        elif differ(page.id_at, member.cursor_id):
+            # The log went back and grew again beyond this member's place, unseen: these are not its next entries.
+            self._start_anew(member, page.head, page.head_id, "fork")
+            frames, until = [], page.head
         group: list[bytes] = []
-        for off, frame in frames:
+        for off, id, frame in frames:
             if off <= member.cursor or off > room.pos:
                 continue
             if off != member.cursor + 1:  # The store holds the rows around it, and this one is damaged.
                 self._send_group(member, group)
-                self._gap(member, off - 1)
+                self._gap(member, off - 1, "")
+            if frame is None:
+                self._send_group(member, group)
+                self._gap(member, off, id)
+                continue
             group.append(frame)
-            member.cursor = off
+            member.cursor, member.cursor_id = off, id
             if off == member.announced_head:
                 self._send_group(member, group)
         self._send_group(member, group)
         if not frames and member.cursor < until:
             # At least one row is read where one exists: none of these can be read any more.
-            self._gap(member, until)
+            self._gap(member, until, page.head_id if until == page.head else "")
         in_turn = member.session.catching_up
         assert in_turn is not None  # The member stands first in it: it was its turn, and one read at a time.
         in_turn.rotate(-1)
@@ -378,12 +386,10 @@ class Cursors:
         if self._step.parked:
             self.take_out_parked()
 
-    def _gap(self, member: Member, upto: int) -> None:
+    def _gap(self, member: Member, upto: int, upto_id: str) -> None:
         """Tells that the entries from the cursor on up to `upto` are no more (PROTOCOL §3: never silence)."""
-        if member.told:
-            payload = {"from": member.cursor + 1, "to": upto}
-            self._outbox.answer(member.connection, wire.answer("$gap", room=member.room.name, payload=payload))
-        member.cursor = upto
+        self._telling.gap(member, upto, upto_id)
+        member.cursor, member.cursor_id = upto, upto_id
         self.tell_live(member, upto)
         if self._step.parked:
             self.take_out_parked()

@@ -17,7 +17,7 @@ from ..connection.outbox import Outbox, grouped
 from ..model import SENDABLE, Member, Room, Session
 from ..step import Step
 from .cursors import Cursors
-from .pages import Pages
+from .pages import Pages, is_current
 from .unstored import Unstored
 
 __all__ = ["Members", "start_of"]
@@ -92,20 +92,22 @@ class Members:
         room = member.room
         if not room.known or room.floor < 0 or member.since is not None or member.last:
             return False
-        self._place(member, room.pos, "fresh", room.pos)
+        if room.pos and not room.pos_id:
+            return False
+        self._place(member, room.pos, room.pos_id, "fresh", room.pos)
         return True
 
     def _find_position(self, member: Member) -> None:
         room = member.room
         member.open_ask = self._asks.put(CursorAsked(member, room.ep, room.pos))
-        off = member.since.off if member.since is not None else None
-        self._step.out.append(FindPosition(member.open_ask, room.name, off))
+        off, last = (None, member.last) if member.since is None else (member.since.off, 0)
+        self._step.out.append(FindPosition(member.open_ask, room.name, off, last))
 
     def position_known(self, asked: CursorAsked, input: PositionKnown) -> None:
         """Places the member that asked."""
         member = asked.member
         member.open_ask = 0
-        if not self._cursors.is_current(member) or member.held:
+        if not is_current(member) or member.held:
             return  # Asked again where it may stay.
         room, since = member.room, member.since
         if not self._cursors.hear(room, asked, input):
@@ -115,17 +117,19 @@ class Members:
             self._find_position(member)  # The room moved past the answer: only a new one can tell about this offset.
             return
         room.asking -= 1
-        head = max(input.head, room.pos)
+        # The room may have moved past the answer; but so many entries before the head were counted from its own.
+        head = input.head if since is None and member.last else max(input.head, room.pos)
         start, reason = start_of(member, input, head)
-        self._place(member, start, reason, head)
+        self._place(member, start, _id_at(member, input, start), reason, head)
 
-    def _place(self, member: Member, cursor: int, reason: str | None, head: int) -> None:
+    def _place(self, member: Member, cursor: int, cursor_id: str, reason: str | None, head: int) -> None:
         """Tells the member where it stands, and sets it going."""
         room = member.room
         member.asking = False
         payload: dict[str, object] = {
             "ep": room.ep,
             "from": cursor,
+            "id": cursor_id,
             "head": head,
             "floor": room.floor,
             "recovered": reason is None,
@@ -134,7 +138,7 @@ class Members:
         if reason is not None:
             payload["reason"] = reason
         self._tell_joined(member, payload)
-        self._cursors.begin(member, cursor, head)
+        self._cursors.begin(member, cursor, cursor_id, head)
 
     def _tell_joined(self, member: Member, payload: dict[str, object]) -> None:
         if member.told:
@@ -145,7 +149,7 @@ class Members:
         """A position could not be had: refused to the client that asked, or asked again later."""
         member = asked.member
         member.open_ask = 0
-        if not self._cursors.is_current(member):
+        if not is_current(member):
             return
         if member.ref is not None:
             self._refuse(member, input.code, wire.store_error(input.code, input.message))
@@ -271,3 +275,14 @@ def start_of(member: Member, input: PositionKnown, head: int) -> tuple[int, str 
     if since.id is not None and since.off and since.off <= input.head and input.id_at != since.id:
         return head, "fork"
     return since.off, None
+
+
+def _id_at(member: Member, input: PositionKnown, off: int) -> str:
+    """The id of the entry where a cursor starts."""
+    room, since = member.room, member.since
+    asked = max(input.floor, input.head - member.last) if since is None else since.off
+    known = ((room.pos, room.pos_id), (input.head, input.id), (asked, input.id_at), (input.floor, input.floor_id))
+    for at, id in known:
+        if at == off and off and id:
+            return id
+    return ""

@@ -8,7 +8,13 @@ from ..connection.timers import Timers
 from ..model import FAR, Member, Session
 from ..step import Step
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "is_current"]
+
+
+def is_current(member: Member) -> bool:
+    """Whether a membership was neither ended nor replaced."""
+    memberships = member.session.memberships
+    return memberships is not None and memberships.get(member.room.name) is member
 
 
 class Pages:

@@ -27,6 +27,22 @@ class Tail:
         """The entries behind `cursor`, which must be covered."""
         return islice(self.entries, cursor + 1 - self.entries[0][0], None)
 
+    def page(self, cursor: int, stop_at: int, bytes_max: int) -> list[tuple[int, str, bytes]]:
+        """Entries behind `cursor`, which must be covered: up to the offset `stop_at`, if it is here, and so many bytes.
+
+        At least one.
+        """
+        found: list[tuple[int, str, bytes]] = []
+        size = 0
+        for entry in self.after(cursor):
+            size += len(entry[2])
+            if found and size > bytes_max:
+                break
+            found.append(entry)
+            if entry[0] == stop_at:
+                break
+        return found
+
 
 class Tails:
     """The tails of all rooms, within one budget: over it the tail that was added to longest ago goes first."""

@@ -90,17 +90,20 @@ class History:
             return
         self._rates.asks(session, len(input.rows) // ROWS_PER_ASK)
         # No server message exceeds message_bytes + 4 KiB; 1 KiB is kept for the page's own head.
-        left = self._step.config.message_bytes_max + 3072
+        most = left = self._step.config.message_bytes_max + 3072
         messages: list[bytes] = []
+        last = 0
         for row in input.rows:
             text = wire.stored_message(row)
+            if len(text) + 1 > most or not wire.is_readable(row):
+                text = wire.unreadable(row)
             left -= len(text) + 1
-            if left < 0 and messages:
+            if left < 0:
                 break
             messages.append(text)
+            last = row.off
         more = False
         if input.rows:
-            last = input.rows[len(messages) - 1].off
             more = last > input.floor + 1 if asked.newest_first else last < input.head
         page = b'{"messages":[%b],"more":%b}' % (b",".join(messages), b"true" if more else b"false")
         self._outbox.answer(session.connection, wire.answer("$page", asked.ref, asked.room, msgspec.Raw(page)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from ...effects import Published, PublishFailed, StoreAppend
-from ...errors import BadRoom, LocalError
+from ...entries import check_head, check_payload
+from ...errors import BadRoom
 from ...inputs import Publish, StoreAppended, StoreFailed
-from ...names import check_name, check_texts
+from ...names import check_name
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
 from ..asks import AppendAsked, Asks
@@ -68,12 +69,12 @@ class Publishing:
         """The application's publish.
 
         Raises: `BadRoom`, also for another user's room in the name of a session without a grant for it: the name may
-        come from a client. `LocalError` for a type that is the protocol's.
+        come from a client. `LocalError` for what no client could publish: its type, kind, `mid` or payload.
         """
+        config = self._step.config
         check_name(input.room)
-        check_texts(input.type, input.kind, input.mid, input.ref)
-        if not input.type or input.type[0] == "$":
-            raise LocalError(f"type must be a non-empty string that does not begin with $, got {input.type!r:.60}")
+        check_head(input.type, input.kind, input.mid, input.ref)
+        check_payload(input.payload, config.message_bytes_max, config.json_depth_max)
         connection = None if input.conn is None else self._step.connections.get(input.conn)
         session = None if connection is None else connection.session
         if session is not None and input.room[0] == "@" and not self._may_write(session, input.room):

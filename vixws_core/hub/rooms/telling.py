@@ -1,0 +1,61 @@
+"""What members are told of their room besides its messages (PROTOCOL §3), and which messages they can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from ...entries import TYPE_MAX
+from ...message import StoredMessage
+from ...wire import envelope as wire
+from ...wire.frames import TEXT, encode_frame
+from ..connection.outbox import Outbox
+from ..model import Member
+
+__all__ = ["Frame", "Telling", "frames_of"]
+
+HEAD_BYTES: Final = 4_096
+"""By how much a server's message may exceed the limit of a message, for its head (PROTOCOL §1)."""
+
+Frame = tuple[int, str, bytes | None]
+"""Offset, id and frame of an entry; no frame for one that no client could read."""
+
+
+def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> list[Frame]:
+    """Entries as a room's members get them; no frame for one that no client could read, whoever stored it."""
+    frames: list[Frame] = []
+    most = message_bytes_max + HEAD_BYTES
+    for row in rows:
+        text = wire.stored_message(row)
+        # What follows is `wire.is_readable`, without a call for each entry.
+        type = row.type
+        good = 0 < len(type) <= TYPE_MAX and type[0] != "$" and row.payload_json.lstrip()[:1] == b"{"
+        frames.append((row.off, row.id, encode_frame(TEXT, text) if good and len(text) <= most else None))
+    return frames
+
+
+class Telling:
+    """Tells members who said that they want to hear it."""
+
+    __slots__ = ("_outbox",)
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def reset(self, member: Member, reason: str) -> None:
+        """The log is not the one that it saw; it goes on from where its cursor was put."""
+        room = member.room
+        place = {"ep": room.ep, "from": member.cursor, "id": member.cursor_id}
+        self._tell(member, "$reset", {**place, "head": room.pos, "floor": room.floor, "reason": reason})
+
+    def gap(self, member: Member, upto: int, upto_id: str) -> None:
+        """The entries behind its cursor, up to this one, are no more, or none that it could read."""
+        self._tell(member, "$gap", {"from": member.cursor + 1, "to": upto, "id": upto_id})
+
+    def live(self, member: Member, off: int) -> None:
+        """All that was announced was sent."""
+        self._tell(member, "$live", {"off": off})
+
+    def _tell(self, member: Member, type: str, payload: dict[str, object]) -> None:
+        if member.told:
+            self._outbox.answer(member.connection, wire.answer(type, room=member.room.name, payload=payload))
