@@ -59,12 +59,20 @@ async def append_takes_four_arguments_or_one_message(store: MessageStore) -> Non
 
 @check
 async def wrong_arguments_of_append_are_the_callers_fault(store: MessageStore) -> None:
-    """`append` raises `LocalError` and stores nothing for an empty type, a payload that is no object, bad text."""
+    """`append` raises `LocalError` and stores nothing for what no client could publish, and so none could read."""
     wrong: tuple[tuple[str, str, str, Json], ...] = (
         ("event", "r", "", {}),
+        ("event", "r", "t" * 129, {}),
+        ("event", "r", "$joined", {}),
+        ("", "r", "t", {}),
+        ("k" * 65, "r", "t", {}),
         ("event", "r", "t", 5),
+        ("event", "r", "t", b"{no JSON}"),
+        ("event", "r", "t", b"[1]"),
         ("event", "r", "t", {"x": float("nan")}),
         ("event", "\ud800", "t", {}),
+        ("event", "r\n", "t", {}),
+        ("event", "", "t", {}),
     )
     for arguments in wrong:
         try:
@@ -72,6 +80,13 @@ async def wrong_arguments_of_append_are_the_callers_fault(store: MessageStore) -
         except LocalError:
             continue
         raise AssertionError(f"append{arguments!r} must raise LocalError")
+
+    for given in (ask(1, kind=""), ask(1, type="$joined"), ask(1, payload=b"{"), ask(1, mid="m" * 129), ask(1, "r\n")):
+        try:
+            await store.append_batch([ask(2), given])
+        except LocalError:
+            continue
+        raise AssertionError(f"append_batch with {given!r} must raise LocalError")
 
     equal([], await store.replay_from(""), "a refused append stores nothing")
 

@@ -100,15 +100,17 @@ class Inbox:
 
     def check_order(self) -> None:
         """Raises: `AssertionError` where an answer came before the advance of its room, or offsets jumped."""
-        heads: dict[str, int] = {}
+        heads: dict[str, tuple[int, str]] = {}
         known: dict[str, int] = {}
         for input in self.inputs:
             if isinstance(input, RoomAdvanced):
                 offs = [row.off for row in input.entries]
-                first = heads.get(input.room, 0) + 1
-                equal(list(range(first, first + len(offs))), offs, "a RoomAdvanced continues where the last ended")
+                last, last_id = heads.get(input.room, (0, ""))
+                wanted = list(range(last + 1, last + 1 + len(offs)))
+                equal(wanted, offs, "a RoomAdvanced continues where the last ended")
+                equal(last_id, input.prev_id, "a RoomAdvanced carries the id of the entry before it")
                 equal(input.head, offs[-1], "a RoomAdvanced ends at its head")
-                heads[input.room] = input.head
+                heads[input.room] = (input.head, input.entries[-1].id)
                 known.update({row.id: row.off for row in input.entries})
             elif isinstance(input, StoreAppended):
                 equal(input.off, known.get(input.id), "a StoreAppended comes after the RoomAdvanced with its entry")

@@ -141,15 +141,29 @@ async def a_hubs_reads_are_answered(make: MakeStore, reopen: Reopen | None) -> N
             ReadStore(100, "room", 1, 4, 500, 1 << 20),
             ReadStore(101, "room", 1, 4, 500, 1 << 20),
             FindPosition(102, "room", 2),
+            FindPosition(105, "room", None, 3),
+            FindPosition(106, "room", None, 30),
             ListStore(103, "room", 2, ids[3]),
             ListStore(104, "room", 2, "no id"),
         )
-        answers = await inbox.wait_answers({100, 101, 102, 103, 104})
+        answers = await inbox.wait_answers({100, 101, 102, 103, 104, 105, 106})
+        await store.trim("room", 2)
+        inbox.show(ReadStore(107, "room", 1, 4, 500, 1 << 20), ReadStore(108, "room", 2, 4, 500, 1 << 20))
+        inbox.show(FindPosition(109, "room", None, 30), ReadStore(110, "nowhere", 0, 4, 500, 1 << 20))
+        trimmed = await inbox.wait_answers({107, 108, 109, 110})
 
     for request in (100, 101):
-        read = StoreRead(request, page.ep, page.floor, page.head, page.rows)
-        equal(read, answers[request], "a read is answered like the direct call")
+        read = StoreRead(request, page.ep, page.floor, page.head, page.rows, ids[0], "", ids[4])
+        equal(read, answers[request], "a read is answered like the direct call, with the id behind which it was read")
     equal(PositionKnown(102, page.ep, 0, 5, ids[4], ids[1]), answers[102], "a position is answered")
+    equal(PositionKnown(105, page.ep, 0, 5, ids[4], ids[1]), answers[105], "a position three before the head")
+    equal(PositionKnown(106, page.ep, 0, 5, ids[4], None), answers[106], "a position before the first entry")
+    rows_left = page.rows[1:]
+    equal(StoreRead(107, page.ep, 2, 5, rows_left, None, ids[1], ids[4]), trimmed[107], "a read below the floor")
+    equal(StoreRead(108, page.ep, 2, 5, rows_left, ids[1], ids[1], ids[4]), trimmed[108], "a read at the floor")
+    equal(PositionKnown(109, page.ep, 2, 5, ids[4], ids[1], ids[1]), trimmed[109], "no position is below the floor")
+    empty = trimmed[110]
+    equal(("", ""), (getattr(empty, "floor_id", None), getattr(empty, "head_id", None)), "an empty room has no ids")
     equal(StoreListed(103, tuple(rows)), answers[103], "a list is answered")
     bad = answers[104]
     equal(True, isinstance(bad, StoreFailed) and not bad.retry, "a bad id fails for good")
