@@ -172,6 +172,16 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "elif room.at is None or message.ep != room.at[0] or message.off > room.at[1] + 1:",
         "elif room.at is None or message.off > room.at[1] + 1:",
     ),
+    "an older log's word on a room is taken": (
+        "vixws_core.hub.rooms.cursors",
+        "if room.ep != asked.ep:",
+        "if room.ep == asked.ep:",
+    ),
+    "another log under a room is noticed by nobody": (
+        "vixws_core.hub.rooms.cursors",
+        "        elif input.ep != room.ep:\n            start",
+        "        elif not input.ep:\n            start",
+    ),
     "the kind is no part of what a key stands for": (
         "vixws_core.hub.sessions.publishing",
         'head = f"{len(kind)}:{kind}{len(type)}:{type}".encode()',

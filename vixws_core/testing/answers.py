@@ -74,6 +74,8 @@ def outcome_of(heard: Heard) -> str:
 
 def check_answer(id: int, heard: Heard, asked: Asked, truth: Truth, config: HubConfig, conn: Conn) -> None:
     """An answer to what was asked with a `ref`, other than an error or a place in a room."""
+    if asked.times_back != truth.times_back:
+        return  # The log went back in between: what stood where when it was asked is not there any more.
     if heard.type == "$ack":
         _check_ack(id, heard, asked, truth, config, conn)
     elif heard.type == "$page":

@@ -57,9 +57,11 @@ class Place:
     def message(self, id: int, heard: Heard, truth: Truth, told: bool) -> None:
         """A stored message: what the log holds there, behind the one before. `told`: it hears of gaps."""
         who = f"connection {id} in {self.room!r}"
-        check_row(who, heard, truth.row(self.room, heard.off))
+        stale = self.room in truth.stale
+        if not stale:
+            check_row(who, heard, truth.row(self.room, heard.off))
         cursor = self.cursor
-        if told and self.id is not None and cursor is not None:
+        if told and not stale and self.id is not None and cursor is not None:
             before = truth.row(self.room, cursor)
             same = before is not None and before.id == self.id
             check(same, f"{who} was sent {heard!r:.200} behind the entry {self.id}, the log has {before!r:.100} there")
@@ -121,6 +123,9 @@ class Place:
         head = truth.head(self.room)
         if self.cursor != head and not self.rejoining:
             return f"it is at {self.cursor} of {self.room!r}, expected {head}"
+        row = truth.row(self.room, head)
+        if self.id is not None and row is not None and row.id != self.id and not self.rejoining:
+            return f"it is at the entry {self.id} of {self.room!r}, the log has {row.id} there"
         if self.live_at is not None:
             return f"it was not told $live of {self.room!r}, announced at {self.live_at}"
         return ""
@@ -140,10 +145,14 @@ def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth
         return
     start, head = int(told["from"]), int(told["head"])
     place.cursor, place.ep, place.id = start, str(told["ep"]), None
+    if place.room in truth.stale or (asked is not None and asked.times_back != truth.times_back):
+        return  # The log went back, and what is said may be of the time before.
     room, ep, head_now, floor_now = place.room, truth.epoch(place.room), truth.head(place.room), truth.floor(place.room)
     who = f"connection {id} in {room!r}: {heard!r:.300} to {asked!r:.300}"
     check(told["ep"] == ep, f"{who}: expected epoch {ep!r}")
     check(head <= head_now and int(told["floor"]) <= floor_now, f"{who}: expected {floor_now} to {head_now} at most")
+    told_of = truth.told.get(room, 0)
+    check(head >= told_of, f"{who}: expected a head of at least {told_of}, which the server was told of")
     if asked is None:
         return
     check(head >= asked.told, f"{who}: expected a head of at least {asked.told}")

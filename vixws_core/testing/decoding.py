@@ -52,6 +52,8 @@ class Asked(msgspec.Struct):
     told: int = 0
     head: int = 0
     floor: int = 0
+    times_back: int = 0
+    """How often the log had gone back by then."""
 
 
 class Heard(msgspec.Struct, frozen=True):

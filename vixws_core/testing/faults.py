@@ -52,6 +52,8 @@ class Faults:
     """The share of such backups that are a log of another epoch."""
     log_back: float = 0.0
     """The log becomes the last backup while the server runs on it, and is told of nothing; see `LOG_GOES_BACK`."""
+    log_other: float = 0.0
+    """The same with a log of another epoch."""
     repeat: float = 0.0
     """Per stored message of a client: it comes twice, as a server that is not ours may send it."""
     skip: float = 0.0

@@ -179,7 +179,7 @@ class DoorOracle:
 
     def _ask(self, id: int, conn: Conn, asked: Asked) -> None:
         conn.frame_at = self._now
-        asked.turn = self._turn()
+        asked.turn, asked.times_back = self._turn(), self._truth.times_back
         if asked.type == "$hello":
             conn.hello = True
             conn.scope = asked.pub

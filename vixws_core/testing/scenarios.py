@@ -62,6 +62,7 @@ def _varied_faults(stream: Random) -> Faults:
         drain=stream.choice((0.001, 0.01)),
         new_epoch=0.3,
         log_back=0.01 if LOG_GOES_BACK else 0.0,
+        log_other=stream.choice((0.0, 0.01)),
         repeat=mangled,
         skip=mangled,
         stale=mangled,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..codes import STORE_UNAVAILABLE
 from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
-from ..inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
+from ..inputs import Input, PositionKnown, RoomAdvanced, StoreAppended, StoreFailed, StoreRead
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
 from .faults import Faults
@@ -34,6 +34,10 @@ class Truth:
         """Per scope, room and key: the contents (kind, type, payload) that clients asked to publish under it."""
         self.went_back: set[str] = set()
         """Rooms whose log went back while a server ran on it."""
+        self.stale: set[str] = set()
+        """Those of them of which it has not been told anything since: it cannot know."""
+        self.times_back: int = 0
+        """How often that happened."""
 
     def row(self, room: str, off: int) -> StoredMessage | None:
         """The entry committed at `off`, trimmed or not."""
@@ -109,6 +113,8 @@ class SimStore:
         self._untold: dict[str, RoomAdvanced] = {}
         """Commits that were reported failed: the last `RoomAdvanced` of each room that is kept back."""
         self._epochs = 1
+        self._asked: dict[int, str] = {}
+        """The room of each read of the present server."""
         self.kept: Callable[[int, str, int, str], None] = _nobody
         """Hears what was stored anew: the number it was asked under, room, offset and id."""
 
@@ -116,11 +122,15 @@ class SimStore:
         """Queues what a step asks."""
         if isinstance(input, RoomAdvanced):
             self.truth.told[input.room] = input.head
+            self.truth.stale.discard(input.room)
+        elif isinstance(input, StoreRead | PositionKnown) and self.truth.stale:
+            self.truth.stale.discard(self._asked.get(input.request, ""))
         for ask in store_asks(effects):
             if isinstance(ask, StoreAppend):
                 self._appends.append(ask)
             else:
                 self._reads.append(ask)
+                self._asked[ask.request] = ask.room
 
     # ---- a step ---------------------------------------------------------------------------------
 
@@ -229,14 +239,28 @@ class SimStore:
         """Keeps a copy of the log as it is now."""
         self._backup = deepcopy(self.log)
 
-    def go_back(self) -> bool:
-        """The log becomes the last backup under the running server; False, and nothing, while it has work."""
+    def go_back(self, new_epoch: bool) -> bool:
+        """The log becomes the last backup under the running server, or another log that holds the same.
+
+        False, and nothing, while it has work.
+        """
         if not self.is_idle:
             return False
-        before = {room: len(rows) for room, rows in self.truth.rows.items()}
-        self._restore()
-        self.truth.went_back.update(room for room, head in before.items() if self.truth.head(room) < head)
+        truth = self.truth
+        before = dict.fromkeys(self._asked.values(), 0)  # A room that is empty has an epoch too.
+        before.update((room, len(rows)) for room, rows in truth.rows.items())
+        self._restore(new_epoch)
+        changed = {room for room, head in before.items() if new_epoch or truth.head(room) < head}
+        truth.went_back |= changed
+        truth.stale |= changed
+        truth.times_back += 1
+        truth.told.update({room: truth.head(room) for room in changed})
         return True
+
+    def silent_rooms(self) -> list[str]:
+        """Rooms whose log is another one, of which nothing is to be told that would show it."""
+        told = {one.room for answers in self._commits for one in answers if isinstance(one, RoomAdvanced)}
+        return sorted(self.truth.stale - told)
 
     def _restore(self, new_epoch: bool = False) -> None:
         last_id = max((row.id for rows in self.truth.rows.values() for row in rows), default="0")
@@ -263,7 +287,8 @@ class SimStore:
         self._answers.clear()
         self._untold.clear()
         self.truth.told.clear()
-        self.truth.went_back.clear()
+        for known in (self.truth.went_back, self.truth.stale, self._asked):
+            known.clear()
         if restore:
             self._restore(new_epoch)
 

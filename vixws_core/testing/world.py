@@ -17,6 +17,7 @@ from .app_server import SimServer
 from .client import Client
 from .ending import check_end, what_keeps
 from .faults import Faults, Habits, tight_config
+from .going_wrong import go_wrong
 from .handler_oracle import Allowance, HandlerOracle
 from .journal import Journal
 from .mangling import Mangler
@@ -241,6 +242,16 @@ class World:
         self._appended[room, data] += 1
         self._store.append(room, type, data)
 
+    def lose_log(self, *, new_epoch: bool = False) -> bool:
+        """The log becomes its last backup under the running server, as a log of another epoch with `new_epoch`.
+
+        False, and nothing, while the store has work.
+        """
+        lost = self._store.go_back(new_epoch)
+        if lost:
+            self.journal.say("the log becomes its last backup under the server" + (", of another epoch" * new_epoch))
+        return lost
+
     def back_up(self) -> None:
         """Makes the log as it is now the last backup."""
         self._store.back_up()
@@ -263,7 +274,8 @@ class World:
         for part in parts:
             part()
         self._server_step()
-        self._go_wrong()
+        self._network.break_some()
+        go_wrong(self, self._chance, self._store)
 
     def _pass(self) -> bool:
         """One pass over everything, in calm; whether anything moved."""
@@ -347,25 +359,6 @@ class World:
             return True
         return False
 
-    def _go_wrong(self) -> None:
-        faults, chance = self.faults, self._chance
-        self._network.break_some()
-        if chance.fault("trim", faults.trim):
-            stream = chance.of("trims")
-            rooms = self._store.log.rooms()
-            if rooms:
-                room = stream.choice(rooms)
-                self.trim(room, stream.randint(0, self.truth.head(room)))
-        if chance.of("backups").random() < 0.01:
-            self.back_up()
-        if chance.fault("crash", faults.crash):
-            self.crash(restore=chance.fault("restore", faults.restore))
-        if chance.fault("drain", faults.drain):
-            self.drain()
-        if faults.log_back and self._server is not None and chance.fault("log_back", faults.log_back):
-            self.journal.say("the log goes back to the last backup")
-            self._store.go_back()
-
     # ---- the end --------------------------------------------------------------------------------
 
     def _be_calm(self, calm: bool) -> None:
@@ -376,6 +369,8 @@ class World:
             self._policing.calm = calm
         if calm:
             self._store.tell_all()
+            for room in self._store.silent_rooms():  # Nobody can know before something happens there.
+                self.append(room, "after", {"n": self.turn})
 
     def _leap(self, stop: float) -> bool:
         """Lets time pass up to the next thing that waits for it, or to `stop`; False where there is none."""
