@@ -25,7 +25,7 @@ from vixws_core.inputs import Join, ListHistory, Publish, Send, SendToAll, Shutd
 from vixws_core.wire.frames import PING, encode_frame
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("vixws_core", "vixws_anyio", "vixws_store", "vixws_metrics")
+PACKAGES = ("vixws_core", "vixws_anyio", "vixws_store", "vixws_metrics", "vixws_pytest")
 COMPOSERS = re.compile(r"vixws_anyio/(cli/\w+|__main__)\.py")
 """The command line alone composes the packages."""
 IMPURE = frozenset(

@@ -36,7 +36,8 @@ EXPORTS: Final = {
         "Since StoreAppended StoreFailed StoreListed StoreRead TimePassed"
     ),
     "vixws_core.testing": (
-        "NO_FAULTS Client DoorOracle Faults Habits OracleFailed Seen SimStore Trace Truth World check "
+        "NO_FAULTS Client DoorOracle Faults Habits OracleFailed Profile Seen SimServer SimStore Told Trace Truth "
+        "World check "
         "faults_that_count group_bytes_max held_bytes_max roomy_config run_varied tight_config "
         "varied_world"
     ),
@@ -49,6 +50,9 @@ EXPORTS: Final = {
         "SqliteMessageStore SqliteOutbox StoredMessage open_store"
     ),
     "vixws_metrics": ("WebSocketMetrics run_metrics_server"),
+    "vixws_core.testing.story": ("Action CrashServer CutConnection JoinRoom LetRun Publish Send play"),
+    "vixws_core.testing.strategies": ("actions faults stories"),
+    "vixws_pytest": ("world world_seed"),
 }
 """By path. `Respond` was called Reject before it served pages as well."""
 

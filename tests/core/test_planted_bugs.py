@@ -122,6 +122,86 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "        if size < 126:\n            return bytes((0x80 | opcode, size)) + payload",
         "        if size < 127:\n            return bytes((0x80 | opcode, size)) + payload",
     ),
+    "a join is told of a head that is behind": (
+        "vixws_core.hub.rooms.members",
+        '            "head": head,\n',
+        '            "head": min(head, cursor + 1),\n',
+    ),
+    "the oldest page says that there is more": (
+        "vixws_core.hub.sessions.history",
+        "more = last > input.floor + 1 if",
+        "more = last > input.floor if",
+    ),
+    "the newest page says that there is more": (
+        "vixws_core.hub.sessions.history",
+        "else last < input.head",
+        "else last <= input.head",
+    ),
+    "a publish that failed is said to be of no use": (
+        "vixws_core.hub.sessions.publishing",
+        "asked.ref, room, input.retry)",
+        "asked.ref, room, False)",
+    ),
+    "many dropped messages are counted as one": (
+        "vixws_core.hub.rooms.unstored",
+        "session.dropped.get(name, 0) + 1",
+        "max(session.dropped.get(name, 0), 1)",
+    ),
+    "all connections together may hold what they like": (
+        "vixws_core.hub.connection.outbox",
+        "self.unsent_total > step.config.unsent_bytes_total",
+        "self.unsent_total < 0",
+    ),
+    "a client sends its newest publish first": (
+        "vixws_core.client.outbox",
+        "for item in tuple(self._items.values()):\n            if not item.in_flight:",
+        "for item in reversed(tuple(self._items.values())):\n            if not item.in_flight:",
+    ),
+    "a position moves before its message is handled": (
+        "vixws_core.client.cursor",
+        "while ledger and (not ledger[0][0] or ledger[0][0] in done):",
+        "while ledger:",
+    ),
+    "a client takes a message twice": (
+        "vixws_core.client.rooms",
+        "elif message.off <= room.at[1]:",
+        "elif message.off < room.at[1]:",
+    ),
+    "a client takes a message of another epoch": (
+        "vixws_core.client.rooms",
+        "elif room.at is None or message.ep != room.at[0] or message.off > room.at[1] + 1:",
+        "elif room.at is None or message.off > room.at[1] + 1:",
+    ),
+    "an older log's word on a room is taken": (
+        "vixws_core.hub.rooms.cursors",
+        "if room.ep != asked.ep:",
+        "if room.ep == asked.ep:",
+    ),
+    "another log under a room is noticed by nobody": (
+        "vixws_core.hub.rooms.cursors",
+        "        elif input.ep != room.ep:\n            start",
+        "        elif not input.ep:\n            start",
+    ),
+    "the kind is no part of what a key stands for": (
+        "vixws_core.hub.sessions.publishing",
+        'head = f"{len(kind)}:{kind}{len(type)}:{type}".encode()',
+        'head = f"{len(type)}:{type}".encode()',
+    ),
+    "a drain waits for no answer": (
+        "vixws_core.hub.sessions.lifecycle",
+        "return session.busy or bool(session.queue) or ready or self._owes_answers(session)",
+        "return session.busy or bool(session.queue) or ready",
+    ),
+    "a message passes the handler that is before it": (
+        "vixws_core.hub.sessions.inbox",
+        "        if session.busy:\n            self._line_up(session, items)",
+        "        if session.busy and session.queue:\n            self._line_up(session, items)",
+    ),
+    "who is not read is pinged": (
+        "vixws_core.hub.deadlines",
+        "if connection.pauses and not (connection.pauses == Pause.CROWDED and self._is_late(connection)):",
+        "if connection.pauses == Pause.CROWDED and not self._is_late(connection):",
+    ),
 }
 """What is wrong: the module, the expression as shipped, and the planted one."""
 

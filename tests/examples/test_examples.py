@@ -223,3 +223,31 @@ def connect_soon(port: int) -> ClientConnection:
         except ConnectionRefusedError:
             time.sleep(0.02)
     raise AssertionError("nothing listens")
+
+
+PROPERTIES = EXAMPLES / "property_test_my_app.py"
+
+
+def run_properties(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_property_test_my_app_holds_and_is_short(tmp_path: Path) -> None:
+    done = run_properties(PROPERTIES, tmp_path)
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert len(PROPERTIES.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_property_test_my_app_finds_what_is_wrong_with_it(tmp_path: Path) -> None:
+    text = PROPERTIES.read_text(encoding="utf-8")
+    broken = tmp_path / "test_broken.py"
+    broken.write_text(text.replace('payload.get("amount", 0)', 'payload["amount"]'), encoding="utf-8")
+    done = run_properties(broken, tmp_path)
+
+    assert "1 failed" in done.stdout, done.stdout + done.stderr
+    assert "handler 'build.<locals>.bid' raised KeyError('amount') for client 0" in done.stdout
+    assert "client 0 sends 'bid' {}" in done.stdout

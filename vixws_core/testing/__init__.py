@@ -18,10 +18,13 @@ clients act by themselves, `varied_world` and `run_varied` make and run worlds w
 hands it to a fresh hub. Handlers may be plain, `async` (each await ends a step) or `thread=True`.
 """
 
-from .client import Client, Seen
+from .app_server import SimServer
+from .bounds import group_bytes_max, held_bytes_max
+from .client import Client, Seen, Told
 from .faults import NO_FAULTS, Faults, Habits, roomy_config, tight_config
-from .hub_oracle import DoorOracle, group_bytes_max, held_bytes_max
+from .hub_oracle import DoorOracle
 from .oracle import OracleFailed, check
+from .profile import Profile
 from .scenarios import faults_that_count, run_varied, varied_world
 from .store import SimStore, Truth
 from .trace import Trace
@@ -34,8 +37,11 @@ __all__ = [
     "Faults",
     "Habits",
     "OracleFailed",
+    "Profile",
     "Seen",
+    "SimServer",
     "SimStore",
+    "Told",
     "Trace",
     "Truth",
     "World",

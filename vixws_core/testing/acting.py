@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from ..client import ClientState
 from ..errors import LocalError
+from ..message import Json
 from .client import Client
 from .faults import Habits
 from .store import Truth
 from .streams import Chance
 
 __all__ = ["act"]
+
+
+def _question(stream: Random, head: int) -> Json:
+    asked: dict[str, Json] = {"limit": stream.randint(1, 9)}
+    if stream.random() < 0.6:
+        asked[stream.choice(("before", "after"))] = stream.randint(0, head + 1)
+    return asked
 
 
 def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
@@ -31,11 +41,12 @@ def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
             number = len(client.asked) + len(client.settled)
             payload = {"by": client.index, "n": number, "pad": "y" * size}
             # Keys that other clients use too: a key belongs to its sender.
-            client.publish(room, "note", payload, mid=f"n{number}" if stream.random() < 0.5 else None)
+            mid = f"n{number}" if stream.random() < 0.5 else None
+            client.publish(room, "note", payload, mid=mid, kind="event" if stream.random() < 0.8 else "memo")
         elif choice < 0.87:
             client.request("$position", room)
         elif choice < 0.94:
-            client.request("$history", room, {"limit": stream.randint(1, 9)})
+            client.request("$history", room, _question(stream, truth.head(room)))
         elif choice < 0.99:
             client.send(
                 "chat.message", {"room": room, "user": f"c{client.index}", "text": f"{chance.of('text').random()}"}

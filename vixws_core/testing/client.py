@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -37,15 +38,20 @@ from ..client import (
     TransportFailed,
     TransportOpened,
 )
-from ..codes import CLOSE_NORMAL
+from ..codes import CLOSE_NO_FRAME, CLOSE_NORMAL
 from ..effects import CloseTransport, PauseReading, ResumeReading, SendBytes
+from ..errors import LocalError
 from ..inputs import BytesReceived, Disconnected, Since, TimePassed
 from ..message import Json, encode_json
 from ..pump import Pump
+from .client_oracle import ClientOracle
+from .journal import Journal
+from .mangling import Mangler
 from .network import Network
 from .oracle import check
+from .profile import Profile
 
-__all__ = ["Client", "Seen"]
+__all__ = ["Client", "Seen", "Told"]
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -58,25 +64,51 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """One message as a client's application got it: `room` is "" where it came from none, `off` 0 from no log."""
+
+    type: str
+    payload: Json
+    room: str = ""
+    off: int = 0
+
+
 class Client:
     """One client of a world, numbered by `index`. Its commands act at once; what they cause takes steps.
 
-    `slow`: it is a slow reader. `lags`: its application handles messages some steps late. `seen` holds the
-    stored messages per room in the order told; offsets rise by one, or an oracle fails.
+    `slow`: it is a slow reader. `lags`: its application handles messages some steps late. `told` holds all that its
+    application got, `seen` the stored messages per room in the order told; offsets rise by one, or an oracle fails.
+    `profile` says what it shows when it connects.
     """
 
     def __init__(
-        self, index: int, network: Network, clock: Callable[[], float], seed: bytes, token: str | None = None
+        self,
+        index: int,
+        network: Network,
+        clock: Callable[[], float],
+        seed: bytes,
+        *,
+        profile: Profile,
+        mangler: Mangler,
+        journal: Journal | None = None,
     ) -> None:
         self.index: int = index
         self.slow: bool = False
         self.lags: bool = False
+        self.profile: Profile = profile
         self.machine: ClientMachine = ClientMachine(
-            "ws://sim/",
+            profile.url,
             seed=seed,
-            token=token,
+            token=profile.shown if profile.in_hello else None,
+            headers=profile.request_headers,
+            subprotocols=profile.subprotocols,
+            hello=profile.hello,
             config=ClientConfig(ping_interval_s=7.0, ping_timeout_s=5.0, backoff_max_s=4.0, room_unhandled_max=12),
         )
+        self.mangler: Mangler = mangler
+        self.told: list[Told] = []
+        self.closes: list[ClientClosed] = []
+        """How its connections ended, and its attempts at one."""
         self.seen: dict[str, list[Seen]] = {}
         self.unhandled: list[int] = []
         self.asked: dict[int, ClientPublish | ClientRequest] = {}
@@ -89,12 +121,14 @@ class Client:
         self.joined: dict[str, RoomJoined] = {}
         """Rooms the server let us into on the present connection."""
         self.live: set[str] = set()
-        self._at: dict[str, tuple[str, int]] = {}
+        self._oracle = ClientOracle(repr(self), self.machine, clock)
+        self._journal = journal
         self._network = network
         self._last_request = 0
+        self._number = 0
         self._pump = Pump(self.machine, clock, (cast(Any, self),))
         self._tells: dict[type, Callable[[Any], None]] = {
-            OpenTransport: lambda effect: network.connect(self, effect.conn),
+            OpenTransport: self._opens,
             SendBytes: lambda effect: network.send(self, effect.conn, effect.data),
             CloseTransport: lambda effect: network.hang_up(self, effect.conn, effect.abort),
             PauseReading: lambda effect: self._reads(effect.conn, False),
@@ -104,8 +138,8 @@ class Client:
             ClientMessage: self._message,
             RoomJoined: self._joined,
             RoomLive: self._lives,
-            RoomGap: self._gap,
-            RoomReset: self._reset,
+            RoomGap: self._oracle.gap,
+            RoomReset: self._oracle.reset,
             RoomLeft: self._left,
             PublishSettled: self._settled,
             RequestSettled: self._settled,
@@ -128,27 +162,43 @@ class Client:
 
     def start(self) -> None:
         """Begins to connect; a world starts its clients itself."""
+        if self.state is ClientState.STOPPED:
+            self._say("starts again")
+        self._oracle.stops(False)
         self._put(ClientStart())
 
     def stop(self, code: int = CLOSE_NORMAL) -> None:
         """Closes and stays closed until `start`."""
+        self._say("stops")
+        self._oracle.stops(True)
         self._put(ClientStop(code))
 
     def join(self, room: str, *, since: Since | None = None, last: int = 0, from_floor: bool = False) -> None:
         """Joins a room, now and after each reconnect. Raises: `LocalError` where it is joined already."""
-        self._put(ClientJoin(room, since, last, from_floor))
+        ask = ClientJoin(room, since, last, from_floor)
+        if room in self.machine.rooms:
+            self._put(ask)  # It raises.
+        self._oracle.joins(ask)
+        try:
+            self._put(ask)
+        except LocalError:
+            self._oracle.left(room)
+            raise
         self.wanted.add(room)
+        self._say(f"joins {room!r}")
 
     def leave(self, room: str) -> None:
         """Leaves a room."""
+        self._say(f"leaves {room!r}")
         self._put(ClientLeave(room))
 
-    def publish(self, room: str, type: str, payload: Json, *, mid: str | None = None) -> int:
+    def publish(self, room: str, type: str, payload: Json, *, mid: str | None = None, kind: str = "event") -> int:
         """Publishes into a room, until it is settled; returns the key of `settled`."""
         self._last_request += 1
-        ask = ClientPublish(self._last_request, room, type, encode_json(payload), mid=mid)
+        ask = ClientPublish(self._last_request, room, type, encode_json(payload), mid=mid, kind=kind)
         self.asked[self._last_request] = ask
         self.published[room, ask.payload] += 1
+        self._say(f"publishes {type!r} {ask.payload.decode():.80} into {room!r}")
         self._put(ask)
         return self._last_request
 
@@ -164,8 +214,14 @@ class Client:
         """Sends a message to the application; False (and nothing is sent) while not connected."""
         if self.state is not ClientState.OPEN:
             return False
-        self._put(ClientSend(encode_json({"type": type, "payload": {} if payload is None else payload})))
+        data = encode_json({} if payload is None else payload)
+        self._say(f"sends {type!r} {data.decode():.80}")
+        self._put(ClientSend(encode_json({"type": type, "payload": msgspec.Raw(data)})))
         return True
+
+    def of_type(self, type: str) -> list[Json]:
+        """The payloads of all messages of that type that its application got, in order."""
+        return [one.payload for one in self.told if one.type == type]
 
     def offsets(self, room: str) -> list[int]:
         """The offsets of the stored messages it saw in a room, in order."""
@@ -186,8 +242,17 @@ class Client:
         self._put(TimePassed())
         return True
 
+    def check_alive(self) -> None:
+        """Raises: `OracleFailed` where it does not notice that its connection is dead."""
+        wire = self._network.find(self, self._number)
+        self._oracle.check_alive(wire is not None and wire.client_reads)
+
     def _put(self, input: ClientInput) -> None:
         self._pump.put(cast(Any, input))
+
+    def _say(self, what: str) -> None:
+        if self._journal is not None:
+            self._journal.say(f"{self} {what}")
 
     # ---- the network ----------------------------------------------------------------------------
 
@@ -201,7 +266,10 @@ class Client:
 
     def received(self, number: int, data: bytes) -> None:
         """Bytes came."""
-        self._put(BytesReceived(number, data))
+        data = self.mangler.feed(data)
+        if data:
+            self._oracle.hears(data)
+            self._put(BytesReceived(number, data))
 
     def ended(self, number: int) -> None:
         """The transport ended."""
@@ -216,29 +284,40 @@ class Client:
 
     def see(self, now: float, input: ClientInput, effects: Sequence[ClientEffect]) -> None:
         """Carries out and judges one step of the machine."""
+        if isinstance(input, MessageHandled):
+            self._oracle.handled(input.number)
         for effect in effects:
             tell = self._tells.get(type(effect))
             if tell is not None:
                 tell(effect)
+        self._oracle.check_positions()
+
+    def _opens(self, told: OpenTransport) -> None:
+        self._oracle.opens(told)
+        self.mangler.begin()
+        self._number = told.conn
+        self._network.connect(self, told.conn)
 
     def _opened(self, told: ClientOpened) -> None:
         self.joined.clear()
         self.live.clear()
+        self._oracle.opened()
 
     def _closed(self, told: ClientClosed) -> None:
         self.joined.clear()
         self.live.clear()
+        self._oracle.closed(told)
+        self.closes.append(told)
+        if told.code != CLOSE_NO_FRAME or told.status:
+            self._say(f"is closed with {told.status or told.code} {told.reason!r}")
 
     def _message(self, told: ClientMessage) -> None:
+        self._oracle.message(told)
+        room = told.room or ""
         if told.off:
-            room = told.room or ""
-            at = self._at.get(room)
-            check(
-                at == (told.ep, told.off - 1),
-                f"{self} in {room!r}: told {told.ep} {told.off} behind {at}, expected offsets to rise by one",
-            )
-            self._at[room] = (told.ep, told.off)
             self.seen.setdefault(room, []).append(Seen(told.ep, told.off, told.id, told.type, told.payload))
+        if told.type:
+            self.told.append(Told(told.type, json.loads(told.payload), room, told.off))
         if self.lags:
             self.unhandled.append(told.number)
         else:
@@ -247,43 +326,27 @@ class Client:
     def _joined(self, told: RoomJoined) -> None:
         self.joined[told.room] = told
         self.live.discard(told.room)
-        if not told.stored:
-            return
-        at = self._at.get(told.room)
-        if told.recovered:
-            check(
-                at is None or at == (told.ep, told.off),
-                f"{self} in {told.room!r}: recovered at {told.ep} {told.off}, expected {at}",
-            )
-        self._at[told.room] = (told.ep, told.off)
+        self._oracle.joined(told)
 
     def _lives(self, told: RoomLive) -> None:
         self.live.add(told.room)
-
-    def _gap(self, told: RoomGap) -> None:
-        if not told.first:  # Of a room that is not stored: so many were dropped, without offsets.
-            return
-        at = self._at.get(told.room)
-        check(
-            at is not None and at[1] == told.first - 1,
-            f"{self} in {told.room!r}: a gap from {told.first}, expected it behind {at}",
-        )
-        if at is not None:
-            self._at[told.room] = (at[0], told.last)
-
-    def _reset(self, told: RoomReset) -> None:
-        self._at[told.room] = (told.ep, told.off)
+        self._oracle.lives(told)
 
     def _left(self, told: RoomLeft) -> None:
         self.wanted.discard(told.room)
         self.joined.pop(told.room, None)
         self.live.discard(told.room)
-        self._at.pop(told.room, None)
+        self._oracle.left(told.room)
+        if told.code:
+            self._say(f"is put out of {told.room!r}: {told.code}")
 
     def _settled(self, told: PublishSettled | RequestSettled) -> None:
         check(told.request in self.asked, f"{self}: {told!r:.200} answers nothing that was asked, or a second time")
+        self._oracle.settled(told, self.asked[told.request])
         del self.asked[told.request]
         self.settled[told.request] = told
+        if not told.ok:
+            self._say(f"is refused its request {told.request}: {told.code} {told.message}")
 
     # ---- at the end -----------------------------------------------------------------------------
 
@@ -292,13 +355,15 @@ class Client:
         if self.state in (ClientState.STOPPED, ClientState.IDLE):
             return ""
         if self.state is not ClientState.OPEN:
-            return f"it is {self.state.value}"
+            refused = self.state is ClientState.WAITING and self.closes and self.closes[-1].status in (401, 403)
+            return "" if refused else f"it is {self.state.value}"
         if self.asked:
             return f"no answer to {next(iter(self.asked.values()))!r:.200}"
         for room in sorted(self.wanted):
             told = self.joined.get(room)
             if told is None:
                 return f"it is not in {room!r}"
-            if told.stored and self._at.get(room, ("", -1))[1] != head(room):
-                return f"it is at {self._at.get(room)} of {room!r}, expected {head(room)}"
+            at = self._oracle.at(room)
+            if told.stored and (at is None or at[1] != head(room)):
+                return f"it is at {at} of {room!r}, expected {head(room)}"
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .decoding import Asked, Heard
 from .oracle import check
+from .rows import check_row
 from .store import Truth
 
 __all__ = ["Place", "check_joined"]
@@ -12,10 +13,31 @@ __all__ = ["Place", "check_joined"]
 class Place:
     """One connection in one room. `cursor` is None until its start is known."""
 
-    __slots__ = ("by_wire", "cursor", "ep", "live_at", "rejoining", "room", "stored", "was_told")
+    __slots__ = (
+        "base",
+        "by_wire",
+        "by_wire_asked",
+        "cursor",
+        "ep",
+        "id",
+        "live_at",
+        "missed",
+        "rejoining",
+        "room",
+        "stored",
+        "was_told",
+    )
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, room: str, by_wire_asked: bool = False) -> None:
         self.room: str = room
+        self.by_wire_asked: bool = by_wire_asked
+        """It began with a `$join`, answered or not."""
+        self.id: str | None = None
+        """The id of the entry at the cursor, where it is known."""
+        self.missed: int = 0
+        """Messages of a room that is not stored which did not go to it, and it was not told of."""
+        self.base: int = 0
+        """How many such messages nobody had been sent when it began to miss some."""
         self.cursor: int | None = None
         self.ep: str = ""
         self.live_at: int | None = None
@@ -28,15 +50,21 @@ class Place:
         self.rejoining: bool = False
         """It asked for a new cursor; which one the application gets is not told without `$hello`."""
 
+    def is_told(self, hello: bool) -> bool:
+        """Whether it hears of positions and gaps."""
+        return hello or self.by_wire
+
     def message(self, id: int, heard: Heard, truth: Truth, told: bool) -> None:
         """A stored message: what the log holds there, behind the one before. `told`: it hears of gaps."""
         who = f"connection {id} in {self.room!r}"
-        row = truth.row(self.room, heard.off)
-        check(row is not None, f"{who} was sent {heard!r:.200}, expected it to be committed")
-        if row is not None:
-            same = (row.ep, row.id, row.type, row.payload_json) == (heard.ep, heard.id, heard.type, heard.raw)
-            check(same, f"{who} was sent {heard!r:.200}, the log holds {row!r:.200}")
+        stale = self.room in truth.stale
+        if not stale:
+            check_row(who, heard, truth.row(self.room, heard.off))
         cursor = self.cursor
+        if told and not stale and self.id is not None and cursor is not None:
+            before = truth.row(self.room, cursor)
+            same = before is not None and before.id == self.id
+            check(same, f"{who} was sent {heard!r:.200} behind the entry {self.id}, the log has {before!r:.100} there")
         if told:
             check(cursor is not None, f"{who} was sent {heard!r:.200} before its $joined")
             check(self.ep == heard.ep, f"{who} was sent {heard!r:.200}, expected epoch {self.ep!r}")
@@ -50,7 +78,7 @@ class Place:
                 self.rejoining or heard.ep != self.ep or cursor < heard.off <= truth.floor(self.room) + 1
             )
             check(silent, f"{who} was sent offset {heard.off} behind {cursor}, expected offsets to rise by one")
-        self.cursor, self.ep = heard.off, heard.ep
+        self.cursor, self.ep, self.id = heard.off, heard.ep, heard.id
         if not told:
             self.live_at = None
 
@@ -71,17 +99,22 @@ class Place:
             self.cursor is not None and first == self.cursor + 1 and first <= last <= floor,
             f"connection {id} in {self.room!r}: $gap from {first} to {last} at {self.cursor}, trimmed up to {floor}",
         )
-        self.cursor = last
+        self.cursor, self.id = last, None
 
     def reset(self, id: int, heard: Heard, truth: Truth) -> None:
         """`$reset`: the log is another one than this place was told of."""
         told = heard.payload
         reason, ep = told.get("reason"), truth.epoch(self.room)
-        check(
-            told.get("ep") == ep and reason == "epoch" and self.ep != ep,
-            f"connection {id} in {self.room!r}: {heard!r:.300}, but the log is still {ep!r}",
-        )
-        self.ep, self.cursor, self.live_at = ep, told.get("from", 0), None
+        who = f"connection {id} in {self.room!r}: {heard!r:.300}"
+        if reason == "epoch":
+            check(self.ep != ep, f"{who}, but the log is still {ep!r}")
+        else:
+            check(self.room in truth.went_back, f"{who}, but the log has not gone back")
+            check(reason in ("ahead", "fork") and self.ep == ep, f"{who}: expected ahead or fork in {ep!r}")
+        start, head, floor = told.get("from", 0), told.get("head", 0), told.get("floor", 0)
+        bounds = start <= head <= truth.head(self.room) and floor <= truth.floor(self.room)
+        check(told.get("ep") == ep and bounds, f"{who}: the log is {ep!r}, up to {truth.head(self.room)}")
+        self.ep, self.cursor, self.live_at, self.id = ep, start, None, None
 
     def lacks(self, truth: Truth) -> str:
         """What is missing at the end; "" for nothing."""
@@ -90,6 +123,9 @@ class Place:
         head = truth.head(self.room)
         if self.cursor != head and not self.rejoining:
             return f"it is at {self.cursor} of {self.room!r}, expected {head}"
+        row = truth.row(self.room, head)
+        if self.id is not None and row is not None and row.id != self.id and not self.rejoining:
+            return f"it is at the entry {self.id} of {self.room!r}, the log has {row.id} there"
         if self.live_at is not None:
             return f"it was not told $live of {self.room!r}, announced at {self.live_at}"
         return ""
@@ -108,11 +144,15 @@ def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth
     if not place.stored:
         return
     start, head = int(told["from"]), int(told["head"])
-    place.cursor, place.ep = start, str(told["ep"])
+    place.cursor, place.ep, place.id = start, str(told["ep"]), None
+    if place.room in truth.stale or (asked is not None and asked.times_back != truth.times_back):
+        return  # The log went back, and what is said may be of the time before.
     room, ep, head_now, floor_now = place.room, truth.epoch(place.room), truth.head(place.room), truth.floor(place.room)
     who = f"connection {id} in {room!r}: {heard!r:.300} to {asked!r:.300}"
     check(told["ep"] == ep, f"{who}: expected epoch {ep!r}")
     check(head <= head_now and int(told["floor"]) <= floor_now, f"{who}: expected {floor_now} to {head_now} at most")
+    told_of = truth.told.get(room, 0)
+    check(head >= told_of, f"{who}: expected a head of at least {told_of}, which the server was told of")
     if asked is None:
         return
     check(head >= asked.told, f"{who}: expected a head of at least {asked.told}")

@@ -8,13 +8,14 @@ from functools import lru_cache
 from typing import Final, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from ..message import Json
 from ..wire.envelope import find_ref
-from ..wire.frames import CloseReceived, FrameFailed, FrameReader
+from ..wire.frames import CloseReceived, FrameFailed, FrameReader, PingReceived, PongReceived
 from .oracle import check
 
-__all__ = ["Asked", "Heard", "InTap", "frames_of"]
+__all__ = ["Asked", "Heard", "InTap", "frames_of", "heard_of"]
 
 
 class Asked(msgspec.Struct):
@@ -33,11 +34,26 @@ class Asked(msgspec.Struct):
     pub: str = ""
     ends: bool = False
     """Not a message but the end: a close frame, or broken framing."""
+    ping: bytes | None = None
+    """Not a message but a ping, with this payload."""
+    text: str | bytes = ""
+    """The message as it came."""
+    kind: str = "event"
+    before: int | None = None
+    after: int | None = None
+    limit: int = 50
+    """What a `$history` asks."""
+    number: int = 0
+    """How many messages of its connection came up to this one."""
+    by_app: bool = False
+    """A handler or guard published in its name."""
     scope: str = ""
     turn: int = 0
     told: int = 0
     head: int = 0
     floor: int = 0
+    times_back: int = 0
+    """How often the log had gone back by then."""
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -52,6 +68,15 @@ class Heard(msgspec.Struct, frozen=True):
     raw: bytes = b""
     payload: dict[str, Json] = {}
     close: bool = False
+    code: int = 0
+    reason: str = ""
+    """How it closes."""
+    ping: bool = False
+    pong: bytes | None = None
+    kind: str = "event"
+    mid: str | None = None
+    ts: str = ""
+    sender: str | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -62,6 +87,9 @@ class _Envelope(msgspec.Struct):
     ep: str = ""
     off: int = 0
     id: str = ""
+    kind: str = "event"
+    ts: str = ""
+    sender: str | None = msgspec.field(default=None, name="from")
     payload: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -88,8 +116,17 @@ class InTap:
         for item in self._reader.feed(data):
             if isinstance(item, str):
                 yield _asked(item)
+            elif isinstance(item, bytes):
+                yield Asked("", text=item)
+            elif isinstance(item, PingReceived):
+                yield Asked("", ping=item.payload)
             elif isinstance(item, CloseReceived | FrameFailed):
                 yield Asked("", ends=True)
+
+    @property
+    def in_message(self) -> bool:
+        """Whether part of a message, or of a request, has come."""
+        return bool(self._head) if self._head is not None else self._reader.in_message
 
 
 def _asked(text: str) -> Asked:
@@ -97,8 +134,8 @@ def _asked(text: str) -> Asked:
         found = _ENVELOPES.decode(text)
         payload: Json = json.loads(bytes(found.payload))
     except (ValueError, msgspec.MsgspecError):
-        return Asked("", find_ref(text))
-    asked = Asked(found.type, found.ref, found.room, found.mid, bytes(found.payload))
+        return Asked("", find_ref(text), text=text)
+    asked = Asked(found.type, found.ref, found.room, found.mid, bytes(found.payload), text=text, kind=found.kind)
     if isinstance(payload, dict):
         fields = cast(dict[str, Json], payload)
         inner = fields.get("room")
@@ -107,6 +144,8 @@ def _asked(text: str) -> Asked:
         asked.last = fields.get("last", 0)
         asked.from_floor = fields.get("on_fail") == "floor"
         asked.pub = fields.get("pub") or ""
+        asked.before, asked.after = fields.get("before"), fields.get("after")
+        asked.limit = fields.get("limit", 50)
     return asked
 
 
@@ -121,10 +160,20 @@ def frames_of(data: bytes) -> tuple[Heard, ...]:
 
 def _heard(item: object) -> Heard:
     if isinstance(item, CloseReceived):
-        return Heard(close=True)
+        return Heard(close=True, code=item.code, reason=item.reason)
+    if isinstance(item, PingReceived):
+        return Heard(ping=True)
+    if isinstance(item, PongReceived):
+        return Heard(pong=item.payload)
     check(not isinstance(item, FrameFailed), f"a hub broke the framing: {item!r:.200}")
-    if not isinstance(item, str) or not item.startswith("{"):
-        return Heard()
+    return heard_of(item) if isinstance(item, str) and item.startswith("{") else Heard()
+
+
+def heard_of(item: str) -> Heard:
+    """One message of a server."""
     found = _ENVELOPES.decode(item)
     payload: dict[str, Json] = json.loads(bytes(found.payload)) if found.type[:1] == "$" else {}
-    return Heard(found.type, found.room, found.ref, found.ep, found.off, found.id, bytes(found.payload), payload)
+    heard = Heard(found.type, found.room, found.ref, found.ep, found.off, found.id, bytes(found.payload), payload)
+    if found.type[:1] == "$":
+        return heard
+    return replace(heard, kind=found.kind, mid=found.mid, ts=found.ts, sender=found.sender)

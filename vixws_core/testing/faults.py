@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from ..config import HubConfig
 
-__all__ = ["NO_FAULTS", "Faults", "Habits", "roomy_config", "tight_config"]
+__all__ = ["LOG_GOES_BACK", "NO_FAULTS", "Faults", "Habits", "roomy_config", "tight_config"]
+
+LOG_GOES_BACK = False
+"""Whether varied worlds let a log go back under a running server, as a failover does that loses the newest commits.
+
+Off: a hub does not yet tell `$reset` by the id of an entry, which the oracle of such worlds wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,20 @@ class Faults:
     """The server shuts down in order, and another one follows."""
     restore: float = 0.2
     """The share of server ends after which the log is an older backup."""
+    new_epoch: float = 0.0
+    """The share of such backups that are a log of another epoch."""
+    log_back: float = 0.0
+    """The log becomes the last backup while the server runs on it, and is told of nothing; see `LOG_GOES_BACK`."""
+    log_other: float = 0.0
+    """The same with a log of another epoch."""
+    repeat: float = 0.0
+    """Per stored message of a client: it comes twice, as a server that is not ours may send it."""
+    skip: float = 0.0
+    """One is left out in front of the next, without a word."""
+    stale: float = 0.0
+    """One of another epoch comes behind it."""
+    leap: float = 0.01
+    """Per step: up to three seconds pass at once."""
 
 
 NO_FAULTS = Faults(

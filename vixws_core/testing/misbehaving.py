@@ -52,6 +52,10 @@ class WildClient:
         self._refs = 0
         self._mids: list[tuple[str, str, bytes]] = []
         self._says_hello = True
+        self._is_deaf = False
+        """It answers no ping."""
+        self._stalls = False
+        """It has begun a message, and does not end it."""
         self._acts: tuple[Callable[[], object], ...] = (
             *(self._join,) * 6,
             *(self._publish,) * 6,
@@ -63,6 +67,7 @@ class WildClient:
             self._control,
             self._bad,
             self._end,
+            self._stall,
         )
 
     def __repr__(self) -> str:
@@ -94,11 +99,13 @@ class WildClient:
                 return
             self._reader = FrameReader(client=True, message_bytes_max=1 << 20)
             self._open = True
+            self._stalls = False
+            self._is_deaf = self._stream.random() < 0.2
             self._says_hello = self._stream.random() < 0.8
             if self._says_hello:
                 self._say("$hello", payload={"v": [1], "pub": f"wild {self.index}"})
         for item in self._reader.feed(data):
-            if isinstance(item, PingReceived):
+            if isinstance(item, PingReceived) and not (self._is_deaf or self._stalls):
                 self._frame(PONG, item.payload)
 
     def ended(self, number: int) -> None:
@@ -114,7 +121,7 @@ class WildClient:
             self._refs += 1
             self._number = self._refs
             self._network.connect(self, self._number)
-        elif self._open:
+        elif self._open and not self._stalls:
             self._stream.choice(self._acts)()
 
     def _frame(self, opcode: int, data: bytes) -> None:
@@ -127,8 +134,11 @@ class WildClient:
         payload: Json = None,
         mid: str | None = None,
         ref: bool = True,
+        kind: str = "event",
     ) -> None:
         head: dict[str, Json] = {"type": type}
+        if kind != "event":
+            head["kind"] = kind
         if room is not None:
             head["room"] = room
         if mid is not None:
@@ -204,12 +214,13 @@ class WildClient:
             room, payload = self._room(), self._content()
             mid = f"k{stream.randrange(1 << 16)}" if stream.random() < 0.9 else f"k{len(self._mids)}"
             if choice < 0.5:
-                self._say("note", room, payload, ref=stream.random() < 0.5)
+                self._say("note", room, payload, ref=room[:4] == "tmp." or stream.random() < 0.5)
                 return
             if self._says_hello:  # Without `pub` all clients share one scope, and repeats would be others'.
                 self._mids.append((room, mid, payload))
         if self._says_hello:
-            self._say("note", room, payload, mid=mid)
+            # A repeat under another kind is another content.
+            self._say("note", room, payload, mid=mid, kind="event" if stream.random() < 0.95 else "memo")
 
     def _chat(self) -> None:
         stream, room = self._stream, self._room()
@@ -229,7 +240,8 @@ class WildClient:
         if stream.random() < 0.5:
             self._say("$position", room)
         elif stream.random() < 0.5:
-            self._say("$history", room, {"after": stream.randint(0, 30), "limit": stream.randint(1, 9)})
+            side, limit = stream.choice(("after", "before")), stream.choice((1, 3, 9, 50))
+            self._say("$history", room, {side: stream.randint(0, 30), "limit": limit})
         else:
             self._say("$history", room, {"limit": stream.randint(1, 9)})
 
@@ -247,6 +259,12 @@ class WildClient:
         if self._stream.random() < 0.05:
             self._frame(BINARY, b"\x00\x01")
         self._frame(TEXT, text)
+
+    def _stall(self) -> None:
+        if self._stream.random() < 0.3:
+            frame = encode_frame(TEXT, b'{"type":"note"}', self._stream.randbytes(4))
+            self._network.send(self, self._number, frame[: self._stream.randint(1, len(frame) - 1)])
+            self._stalls = True
 
     def _end(self) -> None:
         choice = self._stream.random()

@@ -93,6 +93,7 @@ class Network:
         self._faults = faults
         self._attempts: list[tuple[Peer, int]] = []
         self._last_conn = 0
+        self._names: dict[int, str] = {}
 
     # ---- what the hub asks ----------------------------------------------------------------------
 
@@ -139,6 +140,10 @@ class Network:
                 return wire
         return None
 
+    def name_of(self, conn: int) -> str:
+        """Who is at the client's end of a connection, in words, also when it is over."""
+        return self._names.get(conn, f"connection {conn}")
+
     def send(self, peer: Peer, number: int, data: bytes) -> None:
         """Bytes from a client."""
         wire = self.find(peer, number)
@@ -182,6 +187,7 @@ class Network:
                 continue
             self._last_conn += 1
             self.wires[self._last_conn] = Wire(self._last_conn, peer, number)
+            self._names[self._last_conn] = repr(peer)
             self.post(Connected(self._last_conn, "sim"))
             peer.opened(number)
         return bool(attempts)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from .faults import Faults, Habits, roomy_config, tight_config
+from ..config import HubConfig
+from .faults import LOG_GOES_BACK, Faults, Habits, roomy_config, tight_config
 from .world import World
 
 __all__ = ["faults_that_count", "run_varied", "varied_world"]
@@ -21,8 +22,32 @@ def varied_world(seed: int | str, without: Without = frozenset(), *, policed: bo
     `policed`: its users prove who they are, and what they may do changes all the time.
     """
     stream = Random(f"{seed}/varied")
+    faults = _varied_faults(stream)
+    rooms = ["africa", "asia", "europe", "tmp.sea"]
+    stream.shuffle(rooms)
+    habits = Habits(
+        rooms=tuple(rooms[: stream.randint(1, 4)]),
+        act=stream.choice((0.1, 0.3)),
+        payload_bytes=stream.choice((50, 200, 800)),
+    )
+    if policed:
+        habits = replace(habits, rooms=(*habits.rooms, "@user/user0"))
+    return World(
+        seed,
+        clients=stream.randint(2, 4),
+        wild=stream.randint(1, 3),
+        config=_varied_config(stream),
+        faults=faults,
+        habits=habits,
+        without=without,
+        policed=policed,
+    )
+
+
+def _varied_faults(stream: Random) -> Faults:
     rate = stream.choice((0.5, 1.0, 2.0))
-    faults = Faults(
+    mangled = stream.choice((0.0, 0.0, 0.03))
+    return Faults(
         cut=0.004 * rate,
         half_open=0.001 * rate,
         chunk=stream.choice((0.1, 0.5, 0.9)),
@@ -34,24 +59,27 @@ def varied_world(seed: int | str, without: Without = frozenset(), *, policed: bo
         store_down=0.004 * rate,
         store_lie=0.02 * rate,
         trim=stream.choice((0.0, 0.01, 0.03)),
+        drain=stream.choice((0.001, 0.01)),
+        new_epoch=0.3,
+        log_back=0.01 if LOG_GOES_BACK else 0.0,
+        log_other=stream.choice((0.0, 0.01)),
+        repeat=mangled,
+        skip=mangled,
+        stale=mangled,
+        leap=stream.choice((0.01, 0.05)),
     )
-    habits = Habits(
-        rooms=("africa", "asia", "europe", "tmp.sea")[: stream.randint(1, 4)],
-        act=stream.choice((0.1, 0.3)),
-        payload_bytes=stream.choice((50, 200, 800)),
-    )
-    if policed:
-        habits = replace(habits, rooms=(*habits.rooms, "@user/user0"))
+
+
+def _varied_config(stream: Random) -> HubConfig:
     config = stream.choice((tight_config, roomy_config))()
-    return World(
-        seed,
-        clients=stream.randint(2, 4),
-        wild=stream.randint(1, 3),
-        config=replace(config, tail_bytes_room=stream.choice((300, 1_500, 4_096))),
-        faults=faults,
-        habits=habits,
-        without=without,
-        policed=policed,
+    return replace(
+        config,
+        tail_bytes_room=stream.choice((300, 1_500, 4_096)),
+        unsent_bytes_total=stream.choice((config.unsent_bytes_total, 2 * config.unsent_bytes_high)),
+        idle_timeout_s=stream.choice((600.0, 9.0)),
+        message_timeout_s=stream.choice((30.0, 4.0)),
+        publishes_max=stream.choice((config.publishes_max, 6)),
+        rooms_max=stream.choice((config.rooms_max, 2)),
     )
 
 

@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
+from msgspec.structs import replace
+
 from ..codes import STORE_UNAVAILABLE
 from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
-from ..inputs import Input, RoomAdvanced, StoreFailed
+from ..inputs import Input, PositionKnown, RoomAdvanced, StoreAppended, StoreFailed, StoreRead
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
 from .faults import Faults
@@ -28,8 +30,14 @@ class Truth:
         self.log: PureLog = log
         self.rows: dict[str, list[StoredMessage]] = {}
         self.told: dict[str, int] = {}
-        self.offered: dict[tuple[str, str, str], set[bytes]] = {}
-        """Per scope, room and key: the contents that clients asked to publish under it."""
+        self.offered: dict[tuple[str, str, str], set[tuple[str, str, bytes]]] = {}
+        """Per scope, room and key: the contents (kind, type, payload) that clients asked to publish under it."""
+        self.went_back: set[str] = set()
+        """Rooms whose log went back while a server ran on it."""
+        self.stale: set[str] = set()
+        """Those of them of which it has not been told anything since: it cannot know."""
+        self.times_back: int = 0
+        """How often that happened."""
 
     def row(self, room: str, off: int) -> StoredMessage | None:
         """The entry committed at `off`, trimmed or not."""
@@ -59,7 +67,10 @@ class Truth:
     def restored(self) -> None:
         """Takes note that the log is an older one."""
         for room, rows in self.rows.items():
-            del rows[self.log.position(room).head :]
+            position = self.log.position(room)
+            del rows[position.head :]
+            if rows and rows[-1].ep != position.ep:
+                rows[:] = [replace(row, ep=position.ep) for row in rows]
 
 
 class _Log(PureLog):
@@ -67,6 +78,13 @@ class _Log(PureLog):
 
     def raise_ids(self, last_id: int) -> None:
         self._last_id = max(self._last_id, last_id)
+
+    def begin_epoch(self, epoch: str) -> None:
+        """The same entries in a log of another epoch."""
+        self.epoch = epoch
+        for room in self._rooms.values():
+            room.ep = epoch
+            room.rows[:] = [replace(row, ep=epoch) for row in room.rows]
 
 
 class SimStore:
@@ -94,16 +112,25 @@ class SimStore:
         """Steps for which every call fails."""
         self._untold: dict[str, RoomAdvanced] = {}
         """Commits that were reported failed: the last `RoomAdvanced` of each room that is kept back."""
+        self._epochs = 1
+        self._asked: dict[int, str] = {}
+        """The room of each read of the present server."""
+        self.kept: Callable[[int, str, int, str], None] = _nobody
+        """Hears what was stored anew: the number it was asked under, room, offset and id."""
 
     def see(self, now: float, input: Input, effects: Sequence[Effect]) -> None:
         """Queues what a step asks."""
         if isinstance(input, RoomAdvanced):
             self.truth.told[input.room] = input.head
+            self.truth.stale.discard(input.room)
+        elif isinstance(input, StoreRead | PositionKnown) and self.truth.stale:
+            self.truth.stale.discard(self._asked.get(input.request, ""))
         for ask in store_asks(effects):
             if isinstance(ask, StoreAppend):
                 self._appends.append(ask)
             else:
                 self._reads.append(ask)
+                self._asked[ask.request] = ask.room
 
     # ---- a step ---------------------------------------------------------------------------------
 
@@ -143,7 +170,12 @@ class SimStore:
         return True
 
     def _run(self, batch: Sequence[StoreAppend | ReadStore | ListStore | FindPosition]) -> tuple[StoreAnswer, ...]:
-        return run_asks(self.log, batch, self._wall())
+        answers = run_asks(self.log, batch, self._wall())
+        asked = {ask.request: ask for ask in batch}
+        for told in answers:
+            if isinstance(told, StoreAppended) and not told.dup:
+                self.kept(told.request, asked[told.request].room, told.off, told.id)
+        return answers
 
     def _catch_up(self, advanced: tuple[RoomAdvanced, ...]) -> tuple[RoomAdvanced, ...]:
         """What a commit tells of its rooms, and of what was kept back of them.
@@ -207,10 +239,44 @@ class SimStore:
         """Keeps a copy of the log as it is now."""
         self._backup = deepcopy(self.log)
 
-    def server_ended(self, restore: bool) -> None:
+    def go_back(self, new_epoch: bool) -> bool:
+        """The log becomes the last backup under the running server, or another log that holds the same.
+
+        False, and nothing, while it has work.
+        """
+        if not self.is_idle:
+            return False
+        truth = self.truth
+        before = dict.fromkeys(self._asked.values(), 0)  # A room that is empty has an epoch too.
+        before.update((room, len(rows)) for room, rows in truth.rows.items())
+        self._restore(new_epoch)
+        changed = {room for room, head in before.items() if new_epoch or truth.head(room) < head}
+        truth.went_back |= changed
+        truth.stale |= changed
+        truth.times_back += 1
+        truth.told.update({room: truth.head(room) for room in changed})
+        return True
+
+    def silent_rooms(self) -> list[str]:
+        """Rooms whose log is another one, of which nothing is to be told that would show it."""
+        told = {one.room for answers in self._commits for one in answers if isinstance(one, RoomAdvanced)}
+        return sorted(self.truth.stale - told)
+
+    def _restore(self, new_epoch: bool = False) -> None:
+        last_id = max((row.id for rows in self.truth.rows.values() for row in rows), default="0")
+        self.log = deepcopy(self._backup)
+        self.log.raise_ids(int(last_id))
+        if new_epoch:
+            self._epochs += 1
+            self.log.begin_epoch(f"e{self._epochs}")
+        self.truth.log = self.log
+        self.truth.restored()
+
+    def server_ended(self, restore: bool, new_epoch: bool = False) -> None:
         """The server that asked is gone: part of its appends is still done, and nobody is told.
 
-        With `restore` the log becomes the last backup; what was committed since then is lost.
+        With `restore` the log becomes the last backup, of another epoch with `new_epoch`; what was committed since
+        then is lost.
         """
         self.post = None
         batch = list(self._appends)[: self._chance.of("crash").randint(0, len(self._appends))]
@@ -221,17 +287,19 @@ class SimStore:
         self._answers.clear()
         self._untold.clear()
         self.truth.told.clear()
+        for known in (self.truth.went_back, self.truth.stale, self._asked):
+            known.clear()
         if restore:
-            last_id = max((row.id for rows in self.truth.rows.values() for row in rows), default="0")
-            self.log = deepcopy(self._backup)
-            self.log.raise_ids(int(last_id))
-            self.truth.log = self.log
-            self.truth.restored()
+            self._restore(new_epoch)
 
     @property
     def is_idle(self) -> bool:
         """Whether every ask is answered and every answer told."""
         return not (self._appends or self._reads or self._commits or self._answers or self._untold)
+
+
+def _nobody(request: int, room: str, off: int, id: str) -> None:
+    """Hears of what is stored where nobody else does."""
 
 
 def _advanced(answers: Sequence[StoreAnswer]) -> tuple[RoomAdvanced, ...]:

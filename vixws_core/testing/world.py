@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
-from ..app.access import RootRouter
 from ..app.chat import build as build_chat
 from ..config import HubConfig
 from ..message import encode_json
 from ..protocols import Consumer
 from .acting import act
+from .app_server import SimServer
 from .client import Client
+from .ending import check_end, what_keeps
 from .faults import Faults, Habits, tight_config
+from .going_wrong import go_wrong
+from .handler_oracle import Allowance, HandlerOracle
+from .journal import Journal
+from .mangling import Mangler
 from .misbehaving import WildClient
 from .network import Network, Peer
 from .oracle import OracleFailed, check
 from .policing import GrantOracle, Policing, token_of
+from .profile import Profile, know_users, profiles_of
 from .server import Build, Server
 from .store import SimStore, Truth
 from .streams import Chance
@@ -38,12 +45,15 @@ _SETTLE_STEPS = 4_000
 class World:
     """One simulated world. The same arguments and the same calls give the same bytes, always.
 
-    `build` registers the application's handlers. `clients` well-behaved clients are started at once;
-    `wild` more break rules of their own. `config` has small limits unless given. `habits` make clients act by
-    themselves; without them only what is called on `client(i)` happens. `without` leaves faults out:
-    `(kind, number)` as counted in `injected`. `policed`: users prove who they are, and what they may do changes.
+    `build` registers the application's handlers on what it is given, a `SimServer`. `clients`, so many or one for each
+    `Profile`, are well-behaved and started at once; `wild` more break rules of their own. `config` has small limits
+    unless given. `habits` make clients act by themselves; without them only what is called on `client(i)` happens.
+    `without` leaves faults out: `(kind, number)` as counted in `injected`. `policed`: users prove who they are, and
+    what they may do changes. `origins` are pages that may connect, besides the server's own. `allow` names what an
+    application may do and `settle` else fails for: `handler_raises`, `stored_twice`, `mid_reused`.
 
-    Oracles judge every step; `run`, `settle` and every call raise `OracleFailed` where one says no.
+    Oracles judge every step; `run`, `settle` and every call raise `OracleFailed` where one says no, with what
+    happened before as a note.
     """
 
     def __init__(
@@ -51,13 +61,15 @@ class World:
         seed: int | str,
         *,
         build: Build = build_chat,
-        clients: int = 4,
+        clients: int | Sequence[Profile] = 4,
         wild: int = 0,
         config: HubConfig | None = None,
         faults: Faults | None = None,
         habits: Habits | None = None,
         without: frozenset[tuple[str, int]] = frozenset(),
         policed: bool = False,
+        origins: tuple[str, ...] = (),
+        allow: Collection[Allowance] = (),
     ) -> None:
         self.seed: int | str = seed
         self.config: HubConfig = config if config is not None else tight_config()
@@ -72,10 +84,16 @@ class World:
         """One per run of the server."""
         self.counts: dict[str, int] = {}
         """Messages of the protocol that servers sent, by type and outcome."""
+        self.journal: Journal = Journal()
+        """What happened, in words; where clients act by themselves only what the world does."""
         self._build = build
+        self._origins = origins
+        self._profiles = profiles_of(clients, token_of if policed else None)
         self._chance = Chance(seed, without)
         self._network = Network(self._chance, self.faults)
         self._store = SimStore("e1", self._chance, self.faults, self.wall)
+        self._handlers_judge = HandlerOracle(lambda: self.truth, self._network.name_of, allow)
+        self._store.kept = self._handlers_judge.kept
         self._policing: Policing | None = Policing(self._chance, self.clock) if policed else None
         self.grants: list[GrantOracle] = []
         """One per run of a server with rules."""
@@ -85,10 +103,7 @@ class World:
         self._start_server()
         stream = self._chance.of("clients")
         self._appended: Counter[tuple[str, bytes]] = Counter()
-        self.clients: tuple[Client, ...] = tuple(
-            Client(at, self._network, self.clock, self._key(f"client {at}"), token_of(at) if policed else None)
-            for at in range(clients)
-        )
+        self.clients: tuple[Client, ...] = tuple(self._client(at, one) for at, one in enumerate(self._profiles))
         usual = habits if habits is not None else Habits()
         self.wild: tuple[WildClient, ...] = tuple(
             WildClient(at, self._network, self._chance, usual, lambda: self.truth) for at in range(wild)
@@ -99,6 +114,11 @@ class World:
         for client in self.clients:
             client.lags = stream.random() < self.faults.slow
             client.start()
+
+    def _client(self, at: int, profile: Profile) -> Client:
+        mangler, key = Mangler(self._chance, self.faults, at), self._key(f"client {at}")
+        journal = self.journal if self.habits is None else None
+        return Client(at, self._network, self.clock, key, profile=profile, mangler=mangler, journal=journal)
 
     # ---- what can be looked at ------------------------------------------------------------------
 
@@ -138,16 +158,35 @@ class World:
 
     def run(self, steps: int) -> None:
         """Lets so many steps happen, with all that goes wrong. Raises: `OracleFailed`."""
-        for _ in range(steps):
-            self._step()
+        with self._told():
+            for _ in range(steps):
+                self._step()
 
     def settle(self) -> None:
-        """Heals everything, waits until everybody has everything, and judges the end. Raises: `OracleFailed`."""
+        """Heals everything, waits until everybody has everything, and judges the end. Raises: `OracleFailed`.
+
+        An application fails it whose handler raised, stored a payload twice for one message, or used a `mid` for two
+        contents, unless the world allows that.
+        """
+        with self._told():
+            self._settle()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Adds to a failure what happened before it."""
+        try:
+            yield
+        except OracleFailed as exc:
+            exc.add_note(f"in world {self.seed!r} at step {self.steps}, {self.now:.3f} s:\n{self.journal}")
+            raise
+
+    def _settle(self) -> None:
         self._be_calm(True)
         lacking = "nothing was looked at"
         # A read that failed is asked again by then; after that only bytes that are not taken hold a member up.
         read_again_at = self.now + 2 * self.config.store_retry_s
         for _ in range(_SETTLE_STEPS):
+            self._handlers_judge.judge()
             if self._pass():
                 continue
             if self.now >= read_again_at and self._server is not None and self._store.is_idle:
@@ -159,11 +198,13 @@ class World:
             check(self._leap(read_again_at), f"the world stands still, but {lacking}")
         else:
             raise OracleFailed(f"the world does not settle: {lacking}")
-        self._check_end()
+        self._handlers_judge.judge()
+        check_end(self.clients, self._store.log, self._appended + self._handlers_judge.by_handlers)
         self._be_calm(False)
 
     def cut(self, index: int) -> None:
         """Breaks the connection of a client now."""
+        self.journal.say(f"the connection of client {index} is cut")
         for wire in tuple(self._network.wires.values()):
             if wire.peer is self.clients[index]:
                 self._network.cut(wire)
@@ -173,10 +214,13 @@ class World:
         server = self._server
         if server is None:
             return
+        if not server.drained:
+            self.journal.say("the server dies" + (", and its log is restored from the last backup" if restore else ""))
         self._server = None
         self._up_at = self.now + self._chance.of("down").random()
         self._network.server_died()
-        self._store.server_ended(restore)
+        new_epoch = restore and self._chance.of("epochs").random() < self.faults.new_epoch
+        self._store.server_ended(restore, new_epoch)
         server.end()
         for name, count in server.door.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
@@ -184,10 +228,12 @@ class World:
     def drain(self) -> None:
         """Shuts the server down in order; another one follows."""
         if self._server is not None:
+            self.journal.say("the server is shut down")
             self._server.shut_down(2.0)
 
     def trim(self, room: str, upto: int) -> None:
         """Trims a room's log up to an offset."""
+        self.journal.say(f"{room!r} is trimmed up to {upto}")
         self._store.trim(room, upto)
 
     def append(self, room: str, type: str, payload: object) -> None:
@@ -195,6 +241,16 @@ class World:
         data = encode_json(payload)
         self._appended[room, data] += 1
         self._store.append(room, type, data)
+
+    def lose_log(self, *, new_epoch: bool = False) -> bool:
+        """The log becomes its last backup under the running server, as a log of another epoch with `new_epoch`.
+
+        False, and nothing, while the store has work.
+        """
+        lost = self._store.go_back(new_epoch)
+        if lost:
+            self.journal.say("the log becomes its last backup under the server" + (", of another epoch" * new_epoch))
+        return lost
 
     def back_up(self) -> None:
         """Makes the log as it is now the last backup."""
@@ -206,7 +262,7 @@ class World:
         self.steps += 1
         self.turn += 1
         time = self._chance.of("time")
-        self.now += time.random() * _TICK_S if time.random() < 0.99 else time.random() * _LEAP_S
+        self.now += time.random() * (_LEAP_S if time.random() < self.faults.leap else _TICK_S)
         parts: list[Callable[[], object]] = [
             self._times,
             self._network.step,
@@ -218,7 +274,8 @@ class World:
         for part in parts:
             part()
         self._server_step()
-        self._go_wrong()
+        self._network.break_some()
+        go_wrong(self, self._chance, self._store)
 
     def _pass(self) -> bool:
         """One pass over everything, in calm; whether anything moved."""
@@ -232,6 +289,7 @@ class World:
         moved = self._server is not None and self._server.time(self.now)
         for client in self.clients:
             moved = client.time(self.now) or moved
+            client.check_alive()
         return moved
 
     def _handlers(self) -> bool:
@@ -271,21 +329,26 @@ class World:
             consumers.append(self.grants[-1])
         server = self._server = Server(
             self.config,
-            self._build if self._policing is None else self._build_policed,
+            self._build_known,
             seed=self._key(f"hub {len(self.traces)}"),  # As a process draws a new one at each start.
             clock=self.clock,
             chance=self._chance,
             truth=self.truth,
             turn=lambda: self.turn,
             consumers=consumers,
+            handlers=self._handlers_judge,
+            name_of=self._network.name_of,
+            journal=self.journal if self.habits is None else None,
+            origins=self._origins,
         )
         self.traces.append(server.trace)
         self._network.post = self._store.post = server.post
 
-    def _build_policed(self, router: RootRouter) -> None:
-        self._build(router)
-        assert self._policing is not None  # That is why it is built so.
-        self._policing.register(router)
+    def _build_known(self, server: SimServer) -> None:
+        self._build(server)
+        if self._policing is not None:
+            self._policing.register(server)
+        know_users(server, self._profiles)
 
     def _server_step(self) -> bool:
         if self._server is not None and self._server.drained:
@@ -296,30 +359,18 @@ class World:
             return True
         return False
 
-    def _go_wrong(self) -> None:
-        faults, chance = self.faults, self._chance
-        self._network.break_some()
-        if chance.fault("trim", faults.trim):
-            stream = chance.of("trims")
-            rooms = self._store.log.rooms()
-            if rooms:
-                room = stream.choice(rooms)
-                self.trim(room, stream.randint(0, self.truth.head(room)))
-        if chance.of("backups").random() < 0.01:
-            self.back_up()
-        if chance.fault("crash", faults.crash):
-            self.crash(restore=chance.fault("restore", faults.restore))
-        if chance.fault("drain", faults.drain):
-            self.drain()
-
     # ---- the end --------------------------------------------------------------------------------
 
     def _be_calm(self, calm: bool) -> None:
         self._calm = self._network.calm = self._store.calm = calm
+        for client in self.clients:
+            client.mangler.calm = calm
         if self._policing is not None:
             self._policing.calm = calm
         if calm:
             self._store.tell_all()
+            for room in self._store.silent_rooms():  # Nobody can know before something happens there.
+                self.append(room, "after", {"n": self.turn})
 
     def _leap(self, stop: float) -> bool:
         """Lets time pass up to the next thing that waits for it, or to `stop`; False where there is none."""
@@ -341,31 +392,4 @@ class World:
         """What keeps the world from being settled, in words; "" for nothing."""
         if self._server is None:
             return "the server is down"
-        if not self._network.is_idle:
-            return "bytes are under way"
-        if not self._store.is_idle:
-            return "the store has work"
-        if self._server.hub.draining:
-            return "the server drains"
-        for client in self.clients:
-            lacking = client.lacks(self.truth.head)
-            if lacking:
-                return f"{client}: {lacking}"
-        return self._server.door.lacks()
-
-    def _check_end(self) -> None:
-        for client in self.clients:
-            machine = client.machine
-            check(not machine.jumps, f"{client} found offsets missing {machine.jumps} times")
-            check(not machine.duplicates_dropped, f"{client} got {machine.duplicates_dropped} messages twice")
-        # A publish that is sent again after a loss is stored once; what was asked for twice may stand there twice.
-        asked: Counter[tuple[str, bytes]] = Counter()
-        for client in self.clients:
-            asked.update(client.published)
-        stored: Counter[tuple[str, bytes]] = Counter()
-        for room in self._store.log.rooms():
-            for row in self._store.log.read(room, 0, 1 << 53, 1 << 30, 1 << 60).rows:
-                key = (room, row.payload_json)
-                stored[key] += 1
-                most = asked[key] + self._appended[key]
-                check(not asked[key] or stored[key] <= most, f"{row!r:.200} is stored {stored[key]} times, not {most}")
+        return what_keeps(self._server, self._network, self._store, self.clients)

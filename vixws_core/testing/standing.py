@@ -1,0 +1,39 @@
+"""What connections still lack, when a world comes to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .door import Conn
+from .store import Truth
+
+__all__ = ["what_lacks", "what_stands"]
+
+
+def what_stands(conns: Mapping[int, Conn], truth: Truth) -> str:
+    """Who lacks messages though nothing is under way to him and he takes bytes; "" for nobody."""
+    for id, conn in conns.items():
+        if conn.opened and not conn.ending and not conn.held:
+            for place in conn.places.values():
+                lacking = place.lacks(truth)
+                if lacking:
+                    return f"connection {id}: {lacking}"
+    return ""
+
+
+def what_lacks(conns: Mapping[int, Conn], truth: Truth, policed: bool) -> str:
+    """What some connection still lacks; "" for nothing. `policed`: what it missed while it was held is not counted."""
+    for id, conn in conns.items():
+        if conn.ending or not conn.opened:
+            continue
+        if conn.asked:
+            return f"connection {id}: no answer to {next(iter(conn.asked.values()))!r:.200}"
+        if conn.pings:
+            return f"connection {id}: no pong to {conn.pings[0]!r}"
+        for place in conn.places.values():
+            lacking = place.lacks(truth)
+            if not lacking and place.missed and not policed and place.is_told(conn.hello) and not conn.heavy:
+                lacking = f"it was not told of {place.missed} messages of {place.room!r} that it missed"
+            if lacking:
+                return f"connection {id}: {lacking}"
+    return ""
