@@ -13,7 +13,7 @@ from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
 from .failures import FAILURES
-from .lock import FileLock, create_private
+from .lock import FileLock
 from .reader import LogReader
 from .writer import LogWriter
 
@@ -88,7 +88,6 @@ class Database:
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
         self._lock.acquire(self.path)
-        create_private(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
             self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)

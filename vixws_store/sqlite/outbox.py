@@ -19,7 +19,7 @@ from vixws_core.protocols import OutboxEntry
 from .answer import Answer
 from .bridge import Bridge, ThreadConnection, open_bridge
 from .failures import FAILURES, store_error
-from .lock import FileLock, create_private
+from .lock import FileLock
 from .outbox_file import Change, OutboxFile
 from .working import working
 
@@ -75,7 +75,7 @@ class SqliteOutbox:
         """
         if self._keeper is not None:
             raise LocalError(f"the outbox {self.path} runs already; it belongs to one client")
-        path = os.path.abspath(self.path)
+        path = os.path.realpath(self.path)
         file = OutboxFile(path, self._limits.busy_timeout_s)
         lock = FileLock(path + ".lock", "in use by")
         try:
@@ -136,7 +136,6 @@ class SqliteOutbox:
 async def _connect(bridge: Bridge, lock: FileLock, file: OutboxFile) -> ThreadConnection:
     try:
         lock.acquire(file.path)
-        create_private(file.path)
         return await bridge.run(ThreadConnection.connect, file.open)
     except FAILURES as exc:
         if isinstance(exc, StoreError) and file.path in str(exc):

@@ -102,7 +102,7 @@ class SqliteMessageStore:
         """
         if self._worker is not None:
             raise LocalError(f"the store {self.path} runs already; it serves one server at a time")
-        path = os.path.abspath(self.path)
+        path = os.path.realpath(self.path)
         writer = LogWriter(path, self._synchronous, self._limits.busy_timeout_s, self._pages_max)
         database = Database(path, writer, LogReader(path, self._limits.busy_timeout_s))
         worker = self._worker = Worker(database, post, self._limits)
