@@ -34,7 +34,8 @@ STORE = {
     "sqlite.bridge": "",
     "sqlite.database": "sqlite.bridge sqlite.failures sqlite.lock sqlite.writer",
     "sqlite.failures": "",
-    "sqlite.limits": "",
+    "sqlite.files": "sqlite.lock",
+    "sqlite.limits": "sqlite.wal",
     "sqlite.lock": "",
     "sqlite.outbox": "sqlite.answer sqlite.bridge sqlite.failures sqlite.lock sqlite.outbox_file sqlite.working",
     "sqlite.outbox_file": "",
@@ -44,8 +45,9 @@ STORE = {
     "sqlite.schema": "",
     "sqlite.store": "sqlite.worker sqlite.working",
     "sqlite.worker": "_calls sqlite.database sqlite.queue",
+    "sqlite.wal": "sqlite.files sqlite.patience",
     "sqlite.working": "",
-    "sqlite.writer": "sqlite.patience sqlite.reader",
+    "sqlite.writer": "sqlite.reader sqlite.wal",
     "urls": "memory sqlite",
 }
 """Each module of vixws_store, and what it may import of that package: what is listed, and what that lists."""

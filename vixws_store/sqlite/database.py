@@ -51,7 +51,7 @@ class Database:
             raise _opening_error(exc, self.path) from None
 
     async def close(self) -> None:
-        """Closes what is open, the reader first, so that the writer is the one that checkpoints."""
+        """Closes what is open, and lets go of the lock."""
         await self._close_connections()
         self._lock.release()
 
@@ -93,16 +93,23 @@ class Database:
             self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
 
     async def _close_connections(self) -> None:
+        """The last one that is closed copies the log into the file: the writer, and nobody where the log was cut.
+
+        For the reader cannot, and the writer does not while another connection is open.
+        """
         reading, self._reading = self._reading, None
         writing, self._writing = self._writing, None
         assert self._bridge is not None
         with CancelScope(shield=True):
+            first, last = reading, writing
+            if writing is not None and not await self._bridge.run(writing.call, self.writer.files.are_whole):
+                first, last = writing, reading
             try:
-                if reading is not None:
-                    await self._bridge.run(reading.close)
+                if first is not None:
+                    await self._bridge.run(first.close)
             finally:
-                if writing is not None:
-                    await self._bridge.run(writing.close)
+                if last is not None:
+                    await self._bridge.run(last.close)
 
 
 def _opening_error(error: BaseException, path: str) -> StoreError:
