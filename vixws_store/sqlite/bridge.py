@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import ctypes
+import os
 import sqlite3
 import threading
 import time
@@ -64,6 +66,11 @@ class ThreadConnection(aiosqlite.Connection):
         self._tx.put_nowait((None, close))
         return wait
 
+    def forsake(self) -> None:
+        """In a child made by `os.fork`: it is never closed here, for the file is the parent's."""
+        if self._connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs `function(*arguments)` in the connection's thread and returns, or raises, what it does."""
         # aiosqlite's own methods are made of this one, which is meant for its classes.
@@ -108,7 +115,15 @@ def _end_all() -> None:
         wait(max(0.0, until - time.monotonic()))
 
 
+def _forsake_all() -> None:
+    """In a child made by `os.fork`, where there are no threads that could close anything."""
+    for connection in list(_OPEN):
+        connection.forsake()
+    _OPEN.clear()
+
+
 atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forsake_all)
 
 
 class Bridge(Protocol):

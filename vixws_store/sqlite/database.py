@@ -13,6 +13,7 @@ from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
 from .failures import FAILURES
+from .forks import Kept
 from .lock import FileLock
 from .reader import LogReader
 from .writer import LogWriter
@@ -33,6 +34,7 @@ class Database:
         self.writer = writer
         self.reader = reader
         self._lock = FileLock(path + ".lock")
+        self._kept: Kept | None = None
         self._bridge: Bridge | None = None
         self._writing: ThreadConnection | None = None
         self._reading: ThreadConnection | None = None
@@ -54,6 +56,9 @@ class Database:
         """Closes what is open, and lets go of the lock."""
         await self._close_connections()
         self._lock.release()
+        if self._kept is not None:
+            self._kept.end()
+            self._kept = None
 
     async def reopen(self) -> None:
         """Closes both connections and opens the file that is at the path now, or a new one.
@@ -87,10 +92,13 @@ class Database:
             raise StoreError(STORE_UNAVAILABLE, f"the folder {folder} does not exist")
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
+        if self._kept is None:
+            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm")))
         self._lock.acquire(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
             self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
+        self._kept.note()
 
     async def _close_connections(self) -> None:
         """The last one that is closed copies the log into the file: the writer, and nobody where the log was cut.

@@ -35,6 +35,16 @@ file lets go of all the locks that this process has on it by `fcntl` (POSIX), SQ
 _GUARD = threading.Lock()
 
 
+def _forget() -> None:
+    """In a child made by `os.fork`, which holds nothing; another thread may have had the guard."""
+    global _GUARD
+    _GUARD = threading.Lock()
+    _HERE.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 class FileLock:
     """Exclusive locks on a file beside the database, `path`, which ends in `.lock`, and on the database itself.
 

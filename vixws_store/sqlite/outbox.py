@@ -19,6 +19,7 @@ from vixws_core.protocols import OutboxEntry
 from .answer import Answer
 from .bridge import Bridge, ThreadConnection, open_bridge
 from .failures import FAILURES, store_error
+from .forks import Kept
 from .lock import FileLock
 from .outbox_file import Change, OutboxFile
 from .working import working
@@ -78,12 +79,14 @@ class SqliteOutbox:
         path = os.path.realpath(self.path)
         file = OutboxFile(path, self._limits.busy_timeout_s)
         lock = FileLock(path + ".lock", "in use by")
+        kept = Kept(path, path + ".lock", path + "-wal", path + "-shm")
         try:
             async with open_bridge() as bridge:
                 connection: ThreadConnection | None = None
                 with anyio.CancelScope(shield=True):
                     connection = await _connect(bridge, lock, file)
                 assert connection is not None
+                kept.note()
                 try:
                     self._keeper = _Keeper(bridge, connection, file, self._limits)
                     async with working(self._keeper, lambda: self._limits.flush_s):
@@ -93,6 +96,7 @@ class SqliteOutbox:
                         await bridge.run(connection.close)
         finally:
             lock.release()
+            kept.end()
             self._keeper = None
 
     async def load(self) -> list[OutboxEntry]:
