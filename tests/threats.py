@@ -209,7 +209,8 @@ THREATS: Final = (
         27,
         "The end of the write-ahead log is lost or torn, or an older copy of the file is put back",
         "The log is shorter, never wrong; ids begin elsewhere with every opening and none is given again, so that a"
-        " member whose place was lost is told so",
+        " member whose place was lost is told so. Where it happens under a server, nothing more is acknowledged before"
+        " its next start",
         ("`synchronous=FULL`",),
         "A client that comes back with an offset and without its `id` cannot be told once the room has grown past it."
         " With `synchronous=NORMAL` a power cut can lose acknowledged messages",
@@ -217,8 +218,9 @@ THREATS: Final = (
     Threat(
         28,
         "A reader of everything, so that the write-ahead log is never emptied",
-        "Rooms are read in pages, each a transaction of its own that ends before anybody waits",
-        ("pageRows 500", "pageSize 262144"),
+        "Rooms are read in pages, each a transaction of its own that ends before anybody waits. Another process that"
+        " reads for long is named in the log, and at the bound publishers are told `store_full` until its read ends",
+        ("pageRows 500", "pageSize 262144", "`log_bytes_max`, 1 GiB"),
     ),
     Threat(
         29,

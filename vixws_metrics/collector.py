@@ -135,6 +135,13 @@ METRICS: Final = (
         lambda f: len(f.appends_waiting),
     ),
     MetricRow(
+        "vixws_store_log_bytes",
+        "gauge",
+        "bytes",
+        "Size of the SQLite store's write-ahead log as of the last commit; 0 for other stores.",
+        lambda f: f.log_bytes(),
+    ),
+    MetricRow(
         "vixws_handler_seconds",
         "histogram",
         "seconds",
@@ -165,6 +172,7 @@ class WebSocketMetrics(Collector):
         self.see: Final = self.fold.see
         self.count_refused: Final = self.fold.count_refused
         self.count_gave_way: Final = self.fold.count_gave_way
+        self.watch_log: Final = self.fold.watch_log
         self.registry: Final = CollectorRegistry(auto_describe=True)
         self.registry.register(self)
 

@@ -107,6 +107,7 @@ class Fold:
         "handler_seconds",
         "joins",
         "leaves",
+        "log_bytes",
         "members",
         "not_read",
         "received_bytes",
@@ -144,6 +145,8 @@ class Fold:
         """Connections that are not read from."""
         self.appends_waiting: dict[int, float] = {}
         """When each append that is not answered yet was asked, by its request."""
+        self.log_bytes: Callable[[], int] = int
+        """Bytes of the store's write-ahead log; the store is asked, for no step has them."""
         self.handler_seconds: Histogram = Histogram(
             _FIRST_BOUND_S, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5
         )
@@ -215,6 +218,10 @@ class Fold:
     def count_gave_way(self) -> None:
         """A handshake was cut for the sake of a newcomer of another address."""
         self.gave_way += 1
+
+    def watch_log(self, size: Callable[[], int]) -> None:
+        """The size of the store's write-ahead log is asked for here, in any thread."""
+        self.log_bytes = size
 
     # ---- inputs ---------------------------------------------------------------------------------
 

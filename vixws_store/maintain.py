@@ -33,7 +33,7 @@ def trim(path: str | os.PathLike[str], room: str, upto: int) -> int:
     """
     if upto < 0:
         raise LocalError(f"the offset must be 0 or more, got {upto}")
-    name = os.path.abspath(path)
+    name = os.path.realpath(path)
     if not os.path.isfile(name):
         raise StoreError(STORE_UNAVAILABLE, f"{os.fspath(path)}: no such file")
     lock = FileLock(name + ".lock")

@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[2] / "vixws_anyio"
 
 LAYERS = {
     "logs": "",
+    "transport/forks": "",
     "transport/pieces": "",
     "transport/interface": "transport/pieces",
     "transport/stream": "transport/interface",
     "transport/socket": "transport/interface",
-    "transport/driver": "transport/socket logs",
+    "transport/driver": "transport/forks transport/socket logs",
     "transport/on_asyncio": "transport/driver",
     "transport/on_trio": "transport/driver",
     "transport/loops": "transport/on_asyncio transport/on_trio",
@@ -35,7 +36,7 @@ LAYERS = {
     "server/handlers": "server/threads",
     "server/ending": "logs",
     "server/pages": "",
-    "server/listeners": "logs",
+    "server/listeners": "transport/forks logs",
     "server/signals": "logs",
     "server/tls": "config/config logs",
     "server/turned_away": "logs",

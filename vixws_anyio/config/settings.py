@@ -16,7 +16,7 @@ SECTIONS: Final = ("websocket", "store", "metrics", "rooms", "auth", "log")
 
 _URL: Final = Text(
     "a store URL such as sqlite:///chat_messages.db or memory://",
-    "`sqlite:///FILE`, `memory://`, `memory://?max_bytes=N`",
+    "`sqlite:///FILE`, `sqlite:///FILE?log_bytes_max=N`, `memory://`, `memory://?max_bytes=N`",
     is_url,
 )
 

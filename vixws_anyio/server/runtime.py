@@ -126,6 +126,9 @@ class Runtime:
         self._turned_away = TurnedAway(metrics, time.monotonic)
         self._admission = Admission(limits, time.monotonic, self._turned_away)
         self._driver: Driver | None = None
+        watch_log: Callable[[Callable[[], int]], object] | None = getattr(metrics, "watch_log", None)
+        if watch_log is not None:
+            watch_log(lambda: getattr(store, "log_bytes", 0))
         policy = root.policy(settings.access)
         self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32), policy=policy)
         self.app: App = App(

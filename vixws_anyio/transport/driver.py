@@ -18,6 +18,7 @@ from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, Time
 from vixws_core.pump import Pump
 
 from ..logs import clean, log
+from . import forks
 from .interface import Gate, Transport, Watched
 from .socket import SocketTransport
 
@@ -275,7 +276,9 @@ class Driver(ABC):
         """Accepts what waits, at most 64; returns the seconds to leave the listener alone, 0 for none."""
         for _ in range(ACCEPTS_MAX):
             try:
-                sock, address = listener.accept()
+                with forks.GUARD:
+                    sock, address = listener.accept()
+                    forks.keep(sock)
             except (BlockingIOError, InterruptedError):
                 break
             except ConnectionAbortedError:

@@ -1,20 +1,35 @@
-"""How a coroutine of asyncio, which aiosqlite is made of, is awaited on asyncio and on trio."""
+"""How a coroutine of asyncio, which aiosqlite is made of, is awaited on asyncio and on trio.
+
+None of the threads here holds up the end of the interpreter: where a store was entered and never left, its connections
+are closed by then, or left to the next start.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import ctypes
+import os
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakSet
 
 import aiosqlite
 from anyio import CancelScope, Event, to_thread
-from anyio.from_thread import start_blocking_portal
 
 __all__ = ["Bridge", "ThreadConnection", "open_bridge"]
 
 T = TypeVar("T")
+
+END_S = 2.0
+"""How long the interpreter's end waits for connections that nobody closed."""
+
+LOOK_S = 0.01
+"""How often it looks whether a connection's thread is still there to close it."""
 
 
 class ThreadConnection(aiosqlite.Connection):
@@ -25,6 +40,36 @@ class ThreadConnection(aiosqlite.Connection):
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
+        itself: Any = self
+        self._in: threading.Thread = getattr(self, "_thread", itself)  # aiosqlite 0.21 is the thread itself.
+        self._in.daemon = True
+        _OPEN.add(self)
+
+    def end(self) -> Callable[[float], None]:
+        """Has its thread close it, without a loop; returns what waits for that, at most so many seconds."""
+        closed = threading.Event()
+
+        def close() -> None:
+            try:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+            finally:
+                closed.set()
+
+        def wait(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
+                pass
+
+        self._running = False
+        self._tx.put_nowait((None, close))
+        return wait
+
+    def forsake(self) -> None:
+        """In a child made by `os.fork`: it is never closed here, for the file is the parent's."""
+        if self._connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs `function(*arguments)` in the connection's thread and returns, or raises, what it does."""
@@ -58,6 +103,27 @@ class ThreadConnection(aiosqlite.Connection):
             await connection.close()
             raise failures[0]
         return connection
+
+
+_OPEN: WeakSet[ThreadConnection] = WeakSet()
+
+
+def _end_all() -> None:
+    """At the end of the interpreter: closes what nobody closed."""
+    until = time.monotonic() + END_S
+    for wait in [connection.end() for connection in _OPEN]:
+        wait(max(0.0, until - time.monotonic()))
+
+
+def _forsake_all() -> None:
+    """In a child made by `os.fork`, where there are no threads that could close anything."""
+    for connection in list(_OPEN):
+        connection.forsake()
+    _OPEN.clear()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forsake_all)
 
 
 class Bridge(Protocol):
@@ -103,19 +169,45 @@ class _OtherLoop:
         return future.result()
 
 
+class _LoopThread:
+    """An asyncio loop in a thread. `start` and `stop` block; nothing else waits for the thread's end."""
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vixws-sqlite", daemon=True)
+
+    def start(self) -> asyncio.AbstractEventLoop:
+        self._thread.start()
+        self._started.wait()
+        return self._loop
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._stay())
+
+    async def _stay(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._started.set()
+        await self._stopping.wait()
+
+
 @asynccontextmanager
 async def open_bridge() -> AsyncGenerator[Bridge]:
     """The bridge for the loop that runs; under trio with a thread of its own, which ends with the block."""
     if _on_asyncio():
         yield _SameLoop()
         return
-    starting = start_blocking_portal("asyncio", name="vixws-sqlite")
-    portal = await to_thread.run_sync(starting.__enter__)
+    thread = _LoopThread()
+    loop = await to_thread.run_sync(thread.start)
     try:
-        yield _OtherLoop(await to_thread.run_sync(portal.call, asyncio.get_running_loop))
+        yield _OtherLoop(loop)
     finally:
         with CancelScope(shield=True):  # Stopping joins the thread, which would block trio.
-            await to_thread.run_sync(starting.__exit__, None, None, None)
+            await to_thread.run_sync(thread.stop)
 
 
 def _on_asyncio() -> bool:

@@ -13,7 +13,8 @@ from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
 from .failures import FAILURES
-from .lock import FileLock, create_private
+from .forks import Kept
+from .lock import FileLock
 from .reader import LogReader
 from .writer import LogWriter
 
@@ -33,6 +34,7 @@ class Database:
         self.writer = writer
         self.reader = reader
         self._lock = FileLock(path + ".lock")
+        self._kept: Kept | None = None
         self._bridge: Bridge | None = None
         self._writing: ThreadConnection | None = None
         self._reading: ThreadConnection | None = None
@@ -51,9 +53,12 @@ class Database:
             raise _opening_error(exc, self.path) from None
 
     async def close(self) -> None:
-        """Closes what is open, the reader first, so that the writer is the one that checkpoints."""
+        """Closes what is open, and lets go of the lock."""
         await self._close_connections()
         self._lock.release()
+        if self._kept is not None:
+            self._kept.end()
+            self._kept = None
 
     async def reopen(self) -> None:
         """Closes both connections and opens the file that is at the path now, or a new one.
@@ -87,23 +92,32 @@ class Database:
             raise StoreError(STORE_UNAVAILABLE, f"the folder {folder} does not exist")
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
+        if self._kept is None:
+            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm")))
         self._lock.acquire(self.path)
-        create_private(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
             self._reading = await self._bridge.run(ThreadConnection.connect, self.reader.open)
+        self._kept.note()
 
     async def _close_connections(self) -> None:
+        """The last one that is closed copies the log into the file: the writer, and nobody where the log was cut.
+
+        For the reader cannot, and the writer does not while another connection is open.
+        """
         reading, self._reading = self._reading, None
         writing, self._writing = self._writing, None
         assert self._bridge is not None
         with CancelScope(shield=True):
+            first, last = reading, writing
+            if writing is not None and not await self._bridge.run(writing.call, self.writer.files.are_whole):
+                first, last = writing, reading
             try:
-                if reading is not None:
-                    await self._bridge.run(reading.close)
+                if first is not None:
+                    await self._bridge.run(first.close)
             finally:
-                if writing is not None:
-                    await self._bridge.run(writing.close)
+                if last is not None:
+                    await self._bridge.run(last.close)
 
 
 def _opening_error(error: BaseException, path: str) -> StoreError:

@@ -24,7 +24,9 @@ def store_error(error: BaseException, path: str) -> StoreError:
 
 
 def needs_reopening(error: BaseException) -> bool:
-    """Whether the connections are of no use after this failure; not so where the file is locked or full."""
+    """Whether the connections are of no use after this failure; not so where the file is locked, or no space left."""
+    if isinstance(error, StoreError):
+        return error.code != STORE_FULL
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING
     return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from .wal import LOG_BYTES_MAX
+
 __all__ = ["Limits"]
 
 
@@ -24,5 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The same while the store is not ready: publishers are told soon."""
     probe_s: float = 0.5
     """How often a store that is not ready is tried."""
+    log_bytes_max: int = LOG_BYTES_MAX
+    """Bytes of the write-ahead log, 64 KiB at least. Where a long read of another process keeps it from being emptied,
+    appends fail `store_full` from here on, until that read ends."""
     flush_s: float = 10.0
     """Longest flush at the end."""

@@ -19,7 +19,8 @@ from vixws_core.protocols import OutboxEntry
 from .answer import Answer
 from .bridge import Bridge, ThreadConnection, open_bridge
 from .failures import FAILURES, store_error
-from .lock import FileLock, create_private
+from .forks import Kept
+from .lock import FileLock
 from .outbox_file import Change, OutboxFile
 from .working import working
 
@@ -75,15 +76,17 @@ class SqliteOutbox:
         """
         if self._keeper is not None:
             raise LocalError(f"the outbox {self.path} runs already; it belongs to one client")
-        path = os.path.abspath(self.path)
+        path = os.path.realpath(self.path)
         file = OutboxFile(path, self._limits.busy_timeout_s)
         lock = FileLock(path + ".lock", "in use by")
+        kept = Kept(path, path + ".lock", path + "-wal", path + "-shm")
         try:
             async with open_bridge() as bridge:
                 connection: ThreadConnection | None = None
                 with anyio.CancelScope(shield=True):
                     connection = await _connect(bridge, lock, file)
                 assert connection is not None
+                kept.note()
                 try:
                     self._keeper = _Keeper(bridge, connection, file, self._limits)
                     async with working(self._keeper, lambda: self._limits.flush_s):
@@ -93,6 +96,7 @@ class SqliteOutbox:
                         await bridge.run(connection.close)
         finally:
             lock.release()
+            kept.end()
             self._keeper = None
 
     async def load(self) -> list[OutboxEntry]:
@@ -136,7 +140,6 @@ class SqliteOutbox:
 async def _connect(bridge: Bridge, lock: FileLock, file: OutboxFile) -> ThreadConnection:
     try:
         lock.acquire(file.path)
-        create_private(file.path)
         return await bridge.run(ThreadConnection.connect, file.open)
     except FAILURES as exc:
         if isinstance(exc, StoreError) and file.path in str(exc):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from vixws_core.log import Page, Position, message_id
 from vixws_core.message import StoredMessage
@@ -45,7 +47,9 @@ class LogReader:
 
     def open(self) -> sqlite3.Connection:
         """Opens a file whose tables are up to date; returns the connection."""
-        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128)
+        # mode=ro also keeps it from copying the write-ahead log into the file, should it be the last that is closed.
+        name = f"file:{quote(os.fsencode(self.path))}?mode=ro"
+        db = sqlite3.connect(name, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128, uri=True)
         try:
             db.execute("PRAGMA query_only = 1")
             self._epoch = store_epoch(db)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ __all__ = [
     "schema_version",
     "store_epoch",
 ]
+
+LOGGER = logging.getLogger("vixws.store")
 
 SCHEMA_VERSION = 1
 """The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`."""
@@ -180,6 +183,22 @@ def _from_seed(db: sqlite3.Connection) -> None:
 
 
 def _seed_rows(db: sqlite3.Connection, epoch: str) -> Iterator[tuple[Any, ...]]:
+    """All rows of the seed's table. What is no UTF-8 in one is shown as U+FFFD, and how many there were is logged."""
+    converted = 0
+    decode = db.text_factory
+    db.text_factory = bytes
+    try:
+        for row, sound in _read_seed(db, epoch):
+            converted += not sound
+            yield row
+    finally:
+        db.text_factory = decode
+    if converted:
+        LOGGER.warning("%d messages of the older table were no UTF-8; U+FFFD stands for what was wrong", converted)
+
+
+def _read_seed(db: sqlite3.Connection, epoch: str) -> Iterator[tuple[tuple[Any, ...], bool]]:
+    """Each row, and whether its texts were UTF-8; texts come as bytes."""
     # Ids that are distinct positive numbers are kept; others cannot be, and all are numbered anew in order.
     kept = _seed_ids_fit(db)
     order = "CAST(id AS INTEGER)" if kept else "rowid"
@@ -189,35 +208,38 @@ def _seed_rows(db: sqlite3.Connection, epoch: str) -> Iterator[tuple[Any, ...]]:
         "SELECT CAST(id AS INTEGER), CAST(kind AS TEXT), CAST(room AS TEXT), CAST(type AS TEXT),"
         f" CAST(ts AS TEXT), CAST(payload_json AS TEXT) FROM ws_messages_v0 ORDER BY {order}"
     )
-    for count, (id, kind, room, type, ts, payload) in enumerate(old, 1):
+    for count, (id, *raw) in enumerate(old, 1):
         number = id if kept else count
-        kind, room, type, ts = kind or "event", room or "", type or "message", ts or ""
+        texts = [(part or b"").decode(errors="replace") for part in raw]
+        sound = all((part or b"") == text.encode() for part, text in zip(raw, texts, strict=True))
+        kind, room, type, ts = texts[0] or "event", texts[1], texts[2] or "message", texts[3]
         off = offsets[room] = offsets.get(room, 0) + 1
-        text = _object_json(payload)
+        text = _object_json(texts[4])
         head = row_head(number, off, epoch, kind, room, type, ts, "", None, None)
         crc = row_crc(head, None, text.encode())
-        yield number, kind, room, type, ts, text, epoch, off, None, None, "", None, crc
+        yield (number, kind, room, type, ts, text, epoch, off, None, None, "", None, crc), sound
 
 
 def _seed_ids_fit(db: sqlite3.Connection) -> bool:
     seen = 0
     last = 0
     for (id,) in db.execute("SELECT CAST(id AS TEXT) FROM ws_messages_v0 ORDER BY CAST(id AS INTEGER)"):
-        if not (id and id.isascii() and id.isdigit() and last < int(id) < 1 << 62):
+        # Texts come as bytes here. Python refuses to read very many digits.
+        if not (id and len(id) <= 64 and id.isdigit() and last < int(id) < 1 << 62):
             return False
         last = int(id)
         seen += 1
     return seen > 0
 
 
-def _object_json(payload: str | None) -> str:
+def _object_json(payload: str) -> str:
     """The payload where it is a JSON object, else an object that holds its text."""
     try:
-        if payload is not None and isinstance(json.loads(payload), dict):
+        if isinstance(json.loads(payload), dict):
             return payload
     except (ValueError, RecursionError):
         pass
-    return json.dumps({"text": payload or ""})
+    return json.dumps({"text": payload})
 
 
 _MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed,)

@@ -47,8 +47,11 @@ class SqliteMessageStore:
     file (`PRAGMA max_page_count`, pages of 4 KiB); over it appends fail `store_full`. `limits` says how
     much may wait. Nothing is opened before `run`.
 
-    A file that is removed or replaced while it is served is noticed at the next commit, which fails; then
-    the file at `path` is opened, or made, as at a start: an empty one has another epoch, and clients are told.
+    `path` may be a symbolic link: it is followed once, at the start of `run`.
+
+    A file that is removed, replaced or cut while it is served, its write-ahead log too, is noticed at the next commit,
+    which fails; then the file at `path` is opened, or made, as at a start: an empty one has another epoch, and clients
+    are told. One that has the same epoch and lacks what was acknowledged is not served before the next start.
     """
 
     def __init__(
@@ -88,6 +91,11 @@ class SqliteMessageStore:
         return 0 if self._worker is None else self._worker.queue_depth
 
     @property
+    def log_bytes(self) -> int:
+        """Bytes of the write-ahead log as of the last commit; from any thread."""
+        return 0 if self._worker is None else self._worker.database.writer.files.log_bytes
+
+    @property
     def consumer(self) -> Consumer:
         """Queues a hub's store asks; the answers come through `post`, one call per commit."""
         return self._consumer
@@ -104,9 +112,10 @@ class SqliteMessageStore:
         """
         if self._worker is not None:
             raise LocalError(f"the store {self.path} runs already; it serves one server at a time")
-        path = os.path.abspath(self.path)
-        writer = LogWriter(path, self._synchronous, self._limits.busy_timeout_s, self._pages_max)
-        database = Database(path, writer, LogReader(path, self._limits.busy_timeout_s))
+        limits = self._limits
+        path = os.path.realpath(self.path)
+        writer = LogWriter(path, self._synchronous, limits.busy_timeout_s, self._pages_max, limits.log_bytes_max)
+        database = Database(path, writer, LogReader(path, limits.busy_timeout_s))
         worker = self._worker = Worker(database, post, self._limits)
         try:
             async with open_bridge() as bridge:

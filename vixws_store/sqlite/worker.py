@@ -32,8 +32,8 @@ __all__ = ["Worker"]
 
 LOGGER = logging.getLogger("vixws.store")
 
-READS_PER_TRIP_MAX = 16
-"""Different reads of one round trip; with pages of 256 KiB they hold 4 MiB."""
+READS_PER_TRIP_MAX, CAUSES_MAX = 16, 4
+"""Different reads of one round trip (with pages of 256 KiB they hold 4 MiB), and causes told of one failure."""
 
 FLUSH_LEAST_S = 0.25
 """What a flush has at least, however little time is left: some 6,000 appends on a disk that works."""
@@ -61,6 +61,7 @@ class Worker:
         self._asked: list[FindPosition] = []
         self._closing = False
         self._lost = False
+        self._causes: set[str] = set()
         self._flush_until = math.inf
         self._probe_at = math.inf
         self._write_wake = anyio.Event()
@@ -306,8 +307,11 @@ class Worker:
     def _down(self, cause: BaseException) -> None:
         self._lost = self._lost or needs_reopening(cause)
         self.database.writer.patience.set_each(self._limits.retry_timeout_s)
+        text = str(store_error(cause, self.database.path))
+        if text not in self._causes and len(self._causes) < CAUSES_MAX:
+            self._causes.add(text)
+            LOGGER.warning("store not ready: %s", text)
         if self.ready:
-            LOGGER.warning("store not ready: %s", store_error(cause, self.database.path))
             self._probe_at = anyio.current_time() + self._limits.probe_s
         self.ready = False
 
@@ -315,6 +319,7 @@ class Worker:
         self.database.writer.patience.set_each(self._limits.busy_timeout_s)
         if not self.ready:
             LOGGER.warning("store ready again: %s", self.database.path)
+            self._causes.clear()
         self.ready = True
         self._probe_at = math.inf
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -17,9 +15,11 @@ from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.log import BatchResult, Position, message_id
 from vixws_core.message import StoredMessage
 
+from .files import Files, close_untouched
 from .patience import Patience
 from .reader import find_position
 from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, schema_version, store_epoch
+from .wal import LOG_BYTES_MAX, WriteAheadLog
 
 __all__ = ["LogWriter"]
 
@@ -28,9 +28,6 @@ ROOMS_CACHED_MAX = 10_000
 
 PROBE_BYTES = 16_384
 """What a probe writes and removes: enough that a store that is nearly full is not called ready."""
-
-LOG_BYTES, RESTART_WAIT_S, RESTART_PAUSE_S = 5 << 20, 1.0, 4.0
-"""A write-ahead log of this size is emptied; how long readers are waited for, and it is not tried again in vain."""
 
 TRIM_ROWS_MAX = 5_000
 """Rows removed by one transaction, so that publishers wait only shortly."""
@@ -80,7 +77,14 @@ class LogWriter:
     Every method belongs to the connection's thread; `patience` may be shortened from any.
     """
 
-    def __init__(self, path: str, synchronous: str, busy_timeout_s: float, pages_max: int | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        synchronous: str,
+        busy_timeout_s: float,
+        pages_max: int | None,
+        log_bytes_max: int = LOG_BYTES_MAX,
+    ) -> None:
         self.path = path
         self._synchronous = synchronous
         self.patience: Patience = Patience(busy_timeout_s)
@@ -89,8 +93,10 @@ class LogWriter:
         self._last_id = 0
         self._data_version = -1
         self._epoch = ""
-        self._restart_at = 0.0
-        self._files: dict[str, tuple[int, int]] = {}
+        self._acked_id = 0
+        """The highest id that this writer acknowledged."""
+        self.files: Files = Files(path)
+        self.log: WriteAheadLog = WriteAheadLog(self.files, self.patience, log_bytes_max)
 
     def open(self) -> sqlite3.Connection:
         """Opens the file, brings its tables up to date and raises the id counter; returns the connection.
@@ -103,7 +109,7 @@ class LogWriter:
         try:
             self._set_up(db)
         except BaseException:
-            db.close()
+            close_untouched(db, self.path)
             raise
         return db
 
@@ -118,14 +124,16 @@ class LogWriter:
             db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
         version = schema_version(db)
         migrate(db)
+        self._check_nothing_lost(db)
         self._epoch = store_epoch(db)
         self._last_id = self._sequence()
         if version or self._last_id:
             # A restored backup, an empty one too, must not give an id again that was given after it was made; nor must
             # a file whose last commits are lost.
             self._last_id += secrets.randbelow(1 << 31) + 1
-        self._files = {}
-        self._check_files()
+        self.files.opened()
+        if version is None:  # From here on the file says which one it is, whatever becomes of the log.
+            self.log.empty(db, 0.0)
 
     def commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all in one transaction at the time `ts`; see `PureLog.append_batch`.
@@ -136,7 +144,7 @@ class LogWriter:
             result = self._commit(appends, ts)
         except UnicodeError:
             result = self._commit_storable(appends, ts)
-        self._bound_log()
+        self.log.bound(self._db)
         return result
 
     def trim(self, room: str, upto: int) -> int:
@@ -145,8 +153,9 @@ class LogWriter:
         Raises: `sqlite3.Error`, `OSError`.
         """
         db = self._db
-        self.patience.begin(self._db)
+        self._begin()
         try:
+            self.files.before(db)
             found = db.execute(_FIND_ROOMS[1], (room,)).fetchone()
             if found is None:
                 db.execute("ROLLBACK")
@@ -164,6 +173,7 @@ class LogWriter:
             )
             db.execute("DELETE FROM ws_messages WHERE room = ? AND off <= ?", (room, upto))
             db.execute("COMMIT")
+            self.files.after(db)
         except BaseException:
             self._undo()
             raise
@@ -188,43 +198,29 @@ class LogWriter:
         Raises: `sqlite3.Error`, `OSError`, `StoreError` where it does not.
         """
         db = self._db
-        self.patience.begin(self._db)
+        self._begin()
         try:
+            self.files.before(db)
             db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
             db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
             db.execute("COMMIT")
+            self.files.after(db)
         except BaseException:
             self._undo()
             raise
-        self._check_files()
-
-    def _bound_log(self) -> None:
-        """Empties a write-ahead log that readers, one behind the other, kept growing (threat 28).
-
-        SQLite's own checkpoints wait for nobody, and our readers' trips are short.
-        """
-        try:
-            if os.stat(f"{self.path}-wal").st_size < LOG_BYTES or time.monotonic() < self._restart_at:
-                return
-            self.patience.allow(self._db, min(RESTART_WAIT_S, self.patience.left()))
-            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._restart_at = time.monotonic() + (RESTART_PAUSE_S if busy else 0.0)
-        except (sqlite3.Error, OSError):  # What was committed is committed.
-            self._restart_at = time.monotonic() + RESTART_PAUSE_S
 
     def checkpoint(self, wait_s: float) -> bool:
         """Copies the write-ahead log into the file and empties it; False where others kept it from that for `wait_s`.
 
-        Raises: `sqlite3.Error`.
+        Raises: `sqlite3.Error`, `StoreError` where the log was cut.
         """
-        self.patience.allow(self._db, min(wait_s, self.patience.left()))
-        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+        return self.log.empty(self._db, wait_s)
 
     def _commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         db = self._db
-        self.patience.begin(self._db)
+        self._begin()
         try:
+            self.files.before(db)
             self._refresh()
             self._find_heads({ask.room for ask in appends})
             known = self._find_keys([ask for ask in appends if ask.mid is not None])
@@ -236,16 +232,23 @@ class LogWriter:
                 )
             self._insert(_INSERT, values, 13)
             db.execute("COMMIT")
-            self._check_files()
+            self.files.after(db)
         except BaseException:
             self._undo()
             raise
+        if values:
+            self._acked_id = self._last_id
         for room in created:
             self._heads[room].stored = True
         advanced = tuple(
             RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows), before[room]) for room, rows in fresh.items()
         )
         return BatchResult(advanced, tuple(answers))
+
+    def _begin(self) -> None:
+        """Begins a transaction that writes. Raises: `StoreError` where the log is full, `sqlite3.Error`."""
+        self.log.make_room(self._db)
+        self.patience.begin(self._db)
 
     def _commit_storable(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Refuses the appends whose text UTF-8 cannot hold, so that they take nobody else down."""
@@ -362,21 +365,17 @@ class LogWriter:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def _check_files(self) -> None:
-        """Raises: `StoreError` where the file, or its write-ahead log, is no longer the one that is open.
+    def _check_nothing_lost(self, db: sqlite3.Connection) -> None:
+        """Raises: `StoreError` where the file that was opened again lacks what was acknowledged from the one before.
 
-        SQLite itself goes on writing into a file that was removed, and all of it would be lost.
+        Whoever was told of it would never hear of what comes in its place; a server that is started anew tells them.
         """
-        for path in (self.path, self.path + "-wal"):
-            try:
-                found = os.stat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                raise StoreError(STORE_UNAVAILABLE, f"{path} was removed", retry=True) from None
-            except PermissionError:
-                return  # It may not be looked at just now; what was committed into the open file is there.
-            place = (found.st_dev, found.st_ino)
-            if self._files.setdefault(path, place) != place:
-                raise StoreError(STORE_UNAVAILABLE, f"{path} was replaced by another file", retry=True)
+        if self._epoch != store_epoch(db):
+            self._acked_id = 0
+            return  # The first one, or another log altogether: members are told.
+        if self._sequence() < self._acked_id or not self.files.may_go_on(db):
+            message = f"{self.path} lacks messages that were acknowledged: stop the server, and start it again"
+            raise StoreError(STORE_UNAVAILABLE, message, retry=True)
 
 
 def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:

@@ -76,6 +76,47 @@ async def test_ids_that_are_no_numbers_are_numbered_anew(tmp_path: Path) -> None
     assert int(new) > 3
 
 
+async def test_a_row_that_is_no_utf_8_is_converted_and_counted_and_all_others_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.db"
+    make_seed_file(path, [(str(n), "event", "africa", "chat.message", "t", f'{{"n":{n}}}') for n in range(1, 200)])
+    db = sqlite3.connect(path)
+    db.execute("UPDATE ws_messages SET payload_json = CAST(x'7b2274223a22ff41227d' AS TEXT) WHERE id = '50'")
+    db.execute("UPDATE ws_messages SET payload_json = x'fffe', type = CAST(x'e28228' AS TEXT) WHERE id = '51'")
+    db.execute("UPDATE ws_messages SET room = CAST(x'61ff' AS TEXT) WHERE id = '52'")
+    db.commit()
+    db.close()
+
+    rows, _ = await migrated(path)
+
+    found = {int(row.id): row for row in rows}
+    assert sorted(found) == list(range(1, 200))
+    assert found[50].payload == {"t": "\ufffdA"}
+    assert (found[51].type, found[51].payload) == ("\ufffd(", {"text": "\ufffd\ufffd"})
+    assert (found[52].room, found[52].off, found[52].payload) == ("a\ufffd", 1, {"n": 52})
+    assert [row.payload for row in rows if row.room == "africa" and int(row.id) not in (50, 51)] == [
+        {"n": n} for n in range(1, 200) if n not in (50, 51, 52)
+    ]
+    assert [record.getMessage() for record in caplog.records if record.name == "vixws.store"] == [
+        "3 messages of the older table were no UTF-8; U+FFFD stands for what was wrong"
+    ]
+
+
+@pytest.mark.parametrize("id", ["CAST(x'ff31' AS TEXT)", f"'{'9' * 5_000}'", "NULL"])
+async def test_an_id_that_is_none_refuses_nothing(tmp_path: Path, id: str) -> None:
+    path = tmp_path / "a.db"
+    make_seed_file(path, [("1", "event", "africa", "note", "t", "{}"), ("x", "event", "africa", "note", "t", "{}")])
+    db = sqlite3.connect(path)
+    db.execute(f"UPDATE ws_messages SET id = {id} WHERE id = 'x'")
+    db.commit()
+    db.close()
+
+    rows, _ = await migrated(path)
+
+    assert [(int(row.id), row.off) for row in rows] == [(1, 1), (2, 2)]
+
+
 async def test_empty_seed_file_becomes_an_empty_store(tmp_path: Path) -> None:
     make_seed_file(tmp_path / "a.db", [])
     rows, new = await migrated(tmp_path / "a.db")
