@@ -50,7 +50,7 @@ TABLE: Final = {
     "hub.connection.outbox": "hub.connection.reading",
     "hub.rooms.unstored": "hub.connection.outbox",
     "hub.rooms.pages": "hub.connection.timers hub.asks",
-    "hub.rooms.continuity": "hub.step",
+    "hub.rooms.continuity": "hub.asks",
     "hub.rooms.telling": "hub.connection.outbox",
     "hub.rooms.cursors": "hub.rooms.unstored hub.rooms.pages hub.rooms.continuity hub.rooms.telling",
     "hub.rooms.members": "hub.rooms.cursors",

@@ -72,6 +72,7 @@ OWNERS: Final = {
     "member.open_ask": "hub.rooms.members",
     "reader.more": "hub.sessions.inbox",
     "room.asking": "hub.rooms.members",
+    "room.changes": "hub.rooms.cursors",
     "room.ep": "hub.rooms.cursors",
     "room.floor": "hub.rooms.cursors",
     "room.known": "hub.rooms.cursors",

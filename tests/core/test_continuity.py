@@ -123,7 +123,7 @@ def test_a_log_that_went_back_and_grew_beyond_is_a_fork_for_whoever_reads_on() -
     }
 
 
-def test_a_member_whose_place_is_still_in_the_log_reads_on_as_if_nothing_had_happened() -> None:
+def test_a_member_whose_place_is_still_in_the_log_is_told_and_reads_on_from_it() -> None:
     harness = Harness(NO_TAIL)
     publish(harness, 6)
     backup = deepcopy(harness.log)
@@ -138,7 +138,10 @@ def test_a_member_whose_place_is_still_in_the_log_reads_on_as_if_nothing_had_hap
     harness.put(*[StoreRead(a.request, *_page(harness, a)) for a in harness.asks if isinstance(a, ReadStore)])
     publish(harness, 1)
 
-    assert seen(behind) == ["$joined", 3, 4, 5, 6, "$live", 7]
+    messages = behind.messages()
+
+    assert [m.get("off", m["type"]) for m in messages] == ["$joined", "$reset", 3, 4, 5, 6, 7]
+    assert (the_reset(messages)["from"], the_reset(messages)["reason"]) == (2, "ahead")
 
 
 def _page(harness: Harness, ask: ReadStore) -> tuple[Any, ...]:
@@ -266,7 +269,7 @@ def test_a_room_that_moved_past_the_answer_starts_the_newcomer_at_a_known_id() -
     harness.deliver_all()
     messages = late.messages()
 
-    assert [m.get("off", m["type"]) for m in messages] == ["$joined", 3, "$live", 4]
+    assert [m.get("off", m["type"]) for m in messages] == ["$joined", 3, 4, "$live"]
     assert messages[0]["payload"]["id"] == message_id(2)
 
 

@@ -569,9 +569,8 @@ def test_page_from_a_log_that_went_back_resets_whoever_is_behind_its_head() -> N
     assert of_type(other.messages(), "$reset") == [
         {"ep": EPOCH, "from": 4, "id": "4", "head": 4, "floor": 1, "reason": "ahead"}
     ]
-    assert [m.get("off", m["type"]) for m in messages] == ["$joined", "$gap", 2, 3, 4, "$live"]
+    assert [m.get("off", m["type"]) for m in messages] == ["$joined", "$reset", "$gap", 2, 3, 4]
     assert of_type(messages, "$gap") == [{"from": 1, "to": 1, "id": "1"}]
-    assert of_type(messages, "$live") == [{"off": 4}]
 
 
 def test_page_of_another_epoch_resets() -> None:

@@ -35,20 +35,21 @@ class AppendAsked(msgspec.Struct, frozen=True, gc=False):
 
 
 class CursorAsked(msgspec.Struct, frozen=True):
-    """Where a member's cursor starts; with the room's epoch and position when it was asked."""
+    """Where a member's cursor starts; with the room's epoch, position and changes when it was asked."""
 
     member: Member
     ep: str
     pos: int
+    changes: int
 
 
 class PageAsked(msgspec.Struct, frozen=True):
-    """A page that members lack: the room, its epoch, behind which offset, up to which, and how many bytes.
+    """A page that members lack: the room, its log by the number of `changes`, behind which offset, up to which, and how many bytes.
 
     `members` grows while the page is on its way: an identical read is asked for once.
     """
 
-    key: tuple[str, str, int, int]
+    key: tuple[str, int, int, int]
     until: int
     members: list[Member]
 

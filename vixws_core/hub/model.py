@@ -360,6 +360,7 @@ class Room:
 
     __slots__ = (
         "asking",
+        "changes",
         "ep",
         "floor",
         "known",
@@ -379,6 +380,8 @@ class Room:
         self.known: bool = not stored
         """Whether `ep` and `pos` are known."""
         self.ep: str = ""
+        self.changes: int = 0
+        """How often the log turned out not to be the one that was told: answers of the time before do not count."""
         self.pos: int = 0
         """The offset up to which live members have everything."""
         self.pos_id: str = ""

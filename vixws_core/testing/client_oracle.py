@@ -215,7 +215,7 @@ class ClientOracle:
                 f"{self._who} in {told.room!r}: recovered at {told.ep} {told.off}, expected {book.at}",
             )
         else:
-            book.note(0, (told.ep, told.off, None))
+            book.note(0, (told.ep, told.off, told.id or None))
 
     def lives(self, told: RoomLive) -> None:
         """All that was announced was told, once."""
@@ -236,11 +236,11 @@ class ClientOracle:
             f"{self._who} in {told.room!r}: a gap from {told.first}, expected it behind {book.at}",
         )
         if book.at is not None:
-            book.note(0, (book.at[0], told.last, None))
+            book.note(0, (book.at[0], told.last, told.id or None))
 
     def reset(self, told: RoomReset) -> None:
         """The log is another one."""
-        self._books[told.room].note(0, (told.ep, told.off, None))
+        self._books[told.room].note(0, (told.ep, told.off, told.id or None))
 
     def settled(self, told: PublishSettled | RequestSettled, asked: ClientPublish | ClientRequest) -> None:
         """An answer is what the server said, and a publish is given up only where it said that it is of no use."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .decoding import Asked, Heard
 from .oracle import check
 from .rows import check_row
@@ -99,7 +102,8 @@ class Place:
             self.cursor is not None and first == self.cursor + 1 and first <= last <= floor,
             f"connection {id} in {self.room!r}: $gap from {first} to {last} at {self.cursor}, trimmed up to {floor}",
         )
-        self.cursor, self.id = last, None
+        who = f"connection {id} in {self.room!r}: {heard!r:.300}"
+        self.cursor, self.id = last, check_id(who, heard.payload, last, self.room, truth)
 
     def reset(self, id: int, heard: Heard, truth: Truth) -> None:
         """`$reset`: the log is another one than this place was told of."""
@@ -112,9 +116,12 @@ class Place:
             check(self.room in truth.went_back, f"{who}, but the log has not gone back")
             check(reason in ("ahead", "fork") and self.ep == ep, f"{who}: expected ahead or fork in {ep!r}")
         start, head, floor = told.get("from", 0), told.get("head", 0), told.get("floor", 0)
-        bounds = start <= head <= truth.head(self.room) and floor <= truth.floor(self.room)
+        # Behind a log that went back an answer of the time before may still tell of its floor.
+        bounds = start <= head <= truth.head(self.room)
+        bounds = bounds and (floor <= truth.floor(self.room) or self.room in truth.went_back)
         check(told.get("ep") == ep and bounds, f"{who}: the log is {ep!r}, up to {truth.head(self.room)}")
-        self.ep, self.cursor, self.live_at, self.id = ep, start, None, None
+        self.ep, self.cursor, self.live_at = ep, start, None
+        self.id = check_id(who, told, start, self.room, truth)
 
     def lacks(self, truth: Truth) -> str:
         """What is missing at the end; "" for nothing."""
@@ -129,6 +136,14 @@ class Place:
         if self.live_at is not None:
             return f"it was not told $live of {self.room!r}, announced at {self.live_at}"
         return ""
+
+
+def check_id(who: str, told: Mapping[str, Any], off: int, room: str, truth: Truth) -> str | None:
+    """The id that a word about a place carries: that of the entry there, "" at 0. Returns it, None where it is none."""
+    row, id = truth.row(room, off), told.get("id")
+    if room not in truth.stale:
+        check(id == ("" if row is None else row.id), f"{who}: the entry at {off} is {row!r:.200}")
+    return str(id) if id else None
 
 
 def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth: Truth, turn: int) -> None:
@@ -150,7 +165,9 @@ def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth
     room, ep, head_now, floor_now = place.room, truth.epoch(place.room), truth.head(place.room), truth.floor(place.room)
     who = f"connection {id} in {room!r}: {heard!r:.300} to {asked!r:.300}"
     check(told["ep"] == ep, f"{who}: expected epoch {ep!r}")
-    check(head <= head_now and int(told["floor"]) <= floor_now, f"{who}: expected {floor_now} to {head_now} at most")
+    place.id = check_id(who, told, start, room, truth)
+    low = int(told["floor"]) <= floor_now or room in truth.went_back
+    check(head <= head_now and low, f"{who}: expected {floor_now} to {head_now} at most")
     told_of = truth.told.get(room, 0)
     check(head >= told_of, f"{who}: expected a head of at least {told_of}, which the server was told of")
     if asked is None:
@@ -160,7 +177,8 @@ def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth
     check(bool(told["recovered"]) is (reason is None), f"{who}: expected a reason exactly where it did not recover")
     since = asked.since
     if since is None:
-        lowest = max(asked.floor, head - asked.last) if asked.last else head
+        # Counted from the head that the log had when it was asked; the one that is announced may be newer.
+        lowest = max(asked.floor, asked.told - asked.last) if asked.last else head
         highest = max(floor_now, head - asked.last) if asked.last else head
         check(reason == "fresh" and lowest <= start <= highest, f"{who}: expected {lowest} to {highest}")
         return

@@ -8,10 +8,8 @@ from ..config import HubConfig
 
 __all__ = ["LOG_GOES_BACK", "NO_FAULTS", "Faults", "Habits", "roomy_config", "tight_config"]
 
-LOG_GOES_BACK = False
-"""Whether varied worlds let a log go back under a running server, as a failover does that loses the newest commits.
-
-Off: a hub does not yet tell `$reset` by the id of an entry, which the oracle of such worlds wants."""
+LOG_GOES_BACK = True
+"""Whether varied worlds let a log go back under a running server, as a failover does that loses the newest commits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,13 @@ class Truth:
                 check(row.off == len(rows) + 1, f"{row!r:.200} was committed, expected offset {len(rows) + 1}")
                 rows.append(row)
 
+    def shown(self, told: RoomAdvanced) -> None:
+        """Takes note that the server was told of a room: it knows of a log that went back if this is of the new one."""
+        row = self.row(told.room, told.head)
+        id = told.entries[-1].id if told.entries else told.prev_id
+        if told.ep == self.epoch(told.room) and (row is None or row.id == id):
+            self.stale.discard(told.room)
+
     def restored(self) -> None:
         """Takes note that the log is an older one."""
         for room, rows in self.rows.items():
@@ -113,6 +120,8 @@ class SimStore:
         self._untold: dict[str, RoomAdvanced] = {}
         """Commits that were reported failed: the last `RoomAdvanced` of each room that is kept back."""
         self._epochs = 1
+        self._last_id = 0
+        """The highest id of the logs that were replaced by a backup: none is given again."""
         self._asked: dict[int, str] = {}
         """The room of each read of the present server."""
         self.kept: Callable[[int, str, int, str], None] = _nobody
@@ -122,9 +131,7 @@ class SimStore:
         """Queues what a step asks."""
         if isinstance(input, RoomAdvanced):
             self.truth.told[input.room] = input.head
-            self.truth.stale.discard(input.room)
-        elif isinstance(input, StoreRead | PositionKnown) and self.truth.stale:
-            self.truth.stale.discard(self._asked.get(input.request, ""))
+            self.truth.shown(input)
         for ask in store_asks(effects):
             if isinstance(ask, StoreAppend):
                 self._appends.append(ask)
@@ -190,7 +197,7 @@ class SimStore:
             if late is not None and choice == 0:
                 told.append(late)
             elif late is not None and choice == 1 and late.head + 1 == new.entries[0].off:
-                new = RoomAdvanced(new.room, new.ep, new.head, late.entries + new.entries)
+                new = RoomAdvanced(new.room, new.ep, new.head, late.entries + new.entries, late.prev_id)
             told.append(new)
         return tuple(told)
 
@@ -221,7 +228,7 @@ class SimStore:
         """Tells of the commits that were kept back, by their head alone."""
         for room in sorted(self._untold):
             told = self._untold.pop(room)
-            self._commits.append((RoomAdvanced(room, told.ep, told.head, ()),))
+            self._commits.append((RoomAdvanced(room, told.ep, told.head, (), told.entries[-1].id),))
 
     # ---- what others do to it -------------------------------------------------------------------
 
@@ -263,9 +270,10 @@ class SimStore:
         return sorted(self.truth.stale - told)
 
     def _restore(self, new_epoch: bool = False) -> None:
-        last_id = max((row.id for rows in self.truth.rows.values() for row in rows), default="0")
+        for rows in self.truth.rows.values():
+            self._last_id = max(self._last_id, *(int(row.id) for row in rows), 0)
         self.log = deepcopy(self._backup)
-        self.log.raise_ids(int(last_id))
+        self.log.raise_ids(self._last_id)
         if new_epoch:
             self._epochs += 1
             self.log.begin_epoch(f"e{self._epochs}")

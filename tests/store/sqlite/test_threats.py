@@ -65,7 +65,9 @@ async def test_names_that_look_like_sql_are_names(tmp_path: Path) -> None:
         pages = [await store.read(name, 0, 9) for name in NAMES]
         listed = [await store.list_by_room(name, 9) for name in NAMES]
 
-    assert [[(row.room, row.type, row.kind) for row in page.rows] for page in pages] == [[(n, f"t{n}", n)] for n in NAMES]
+    assert [[(row.room, row.type, row.kind) for row in page.rows] for page in pages] == [
+        [(n, f"t{n}", n)] for n in NAMES
+    ]
     assert [[row.room for row in rows] for rows in listed] == [[name] for name in NAMES]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...inputs import PositionKnown, RoomAdvanced
+from ..asks import CursorAsked
 from ..model import Room
 
-__all__ = ["differ", "is_forked", "is_other"]
+__all__ = ["differ", "is_confirmed", "is_other"]
 
 
 def differ(one: str | None, two: str) -> bool:
@@ -13,9 +14,17 @@ def differ(one: str | None, two: str) -> bool:
     return bool(one and two) and one != two
 
 
-def is_forked(room: Room, asked_pos: int, input: PositionKnown) -> bool:
-    """Whether another entry stands where the room has been since it was asked."""
-    return asked_pos == room.pos == input.head and differ(input.id, room.pos_id)
+def is_confirmed(room: Room, asked: CursorAsked, input: PositionKnown) -> bool | None:
+    """Whether the log's own word on where it stands fits what was told of it, at least up to when it was asked.
+
+    None: it may be an older log's, for the room heard of a change since.
+    """
+    if room.changes != asked.changes or (room.ep != input.ep and room.ep != asked.ep):
+        return None
+    if room.ep != asked.ep or room.ep != input.ep:
+        return room.ep == input.ep
+    forked = asked.pos == room.pos == input.head and differ(input.id, room.pos_id)
+    return input.head >= asked.pos and not forked
 
 
 def is_other(room: Room, input: RoomAdvanced, start: int) -> bool:

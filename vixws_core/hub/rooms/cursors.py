@@ -14,7 +14,7 @@ from ..asks import CursorAsked, PageAsked
 from ..connection.outbox import Outbox, grouped
 from ..model import FAR, GONE, Member, Room, Session, Target
 from ..step import Step
-from .continuity import differ, is_forked, is_other
+from .continuity import differ, is_confirmed, is_other
 from .pages import Pages, is_current
 from .tail import Tails
 from .telling import Frame, Telling, frames_of
@@ -160,6 +160,7 @@ class Cursors:
         stands: a member before that reads on, and one exactly there if it saw that entry.
         """
         known, at, at_id = room.ep == ep, room.pos, room.pos_id
+        room.changes += 1
         self._tails.clear(room.tail)
         room.ep, room.pos, room.pos_id, room.floor = ep, start, start_id, floor
         for member in tuple(room.members.values()):
@@ -168,12 +169,13 @@ class Cursors:
             cursor, id = (at, at_id) if member.live else (member.cursor, member.cursor_id)
             if not (member.live or member.held):
                 room.waiting[member.connection.id] = member
-            if known and (cursor < start or (cursor == start and not differ(id, start_id))):
-                member.announced_head = min(member.announced_head, start)
-            else:
-                self._start_anew(
-                    member, start, start_id, "epoch" if not known else "ahead" if cursor > start else "fork"
-                )
+            if not known or cursor > start or (cursor == start and differ(id, start_id)):
+                reason = "epoch" if not known else "ahead" if cursor > start else "fork"
+                self._start_anew(member, start, start_id, reason)
+            elif member.announced_head > start:  # Part of what was announced to it is not there any more.
+                self._start_anew(member, cursor, id, "ahead")
+        if self._step.parked:  # By what it was told.
+            self.take_out_parked()
 
     def _start_anew(self, member: Member, cursor: int, cursor_id: str, reason: str) -> None:
         """What a member has is not what the log has: it is told, and goes on from another place."""
@@ -191,15 +193,13 @@ class Cursors:
         """Takes the log's own word on where a room stands; False where it may be an older log's."""
         if not room.known:
             room.known, room.ep, room.pos, room.pos_id = True, input.ep, input.head, input.id
-        elif room.ep != input.ep:
-            if room.ep != asked.ep:
+        else:
+            if (fits := is_confirmed(room, asked, input)) is None:
                 return False
-            self.change_log(room, input.ep, input.head, input.id, input.floor)
-        elif room.ep == asked.ep and (input.head < asked.pos or is_forked(room, asked.pos, input)):
-            # What was told to be stored before we asked is not there: the log went back.
-            self.change_log(room, input.ep, input.head, input.id, input.floor)
-        elif input.head == room.pos:
-            room.pos_id = input.id
+            if not fits:
+                self.change_log(room, input.ep, input.head, input.id, input.floor)
+            elif input.head == room.pos:
+                room.pos_id = input.id
         room.floor = max(room.floor, input.floor)
         return True
 
@@ -336,7 +336,7 @@ class Cursors:
         for member in self._pages.answered(asked):
             session = member.session
             waits = not (member.live or member.asking or member.held or member.connection.parked)
-            if waits and is_current(member) and member.room.ep == asked.key[1] and member.cursor == asked.key[2]:
+            if waits and is_current(member) and member.room.changes == asked.key[1] and member.cursor == asked.key[2]:
                 self._take_page(member, input, frames, asked.until)
             self.catch_up(session)
 

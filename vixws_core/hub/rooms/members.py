@@ -99,7 +99,7 @@ class Members:
 
     def _find_position(self, member: Member) -> None:
         room = member.room
-        member.open_ask = self._asks.put(CursorAsked(member, room.ep, room.pos))
+        member.open_ask = self._asks.put(CursorAsked(member, room.ep, room.pos, room.changes))
         off, last = (None, member.last) if member.since is None else (member.since.off, 0)
         self._step.out.append(FindPosition(member.open_ask, room.name, off, last))
 
@@ -117,8 +117,7 @@ class Members:
             self._find_position(member)  # The room moved past the answer: only a new one can tell about this offset.
             return
         room.asking -= 1
-        # The room may have moved past the answer; but so many entries before the head were counted from its own.
-        head = input.head if since is None and member.last else max(input.head, room.pos)
+        head = max(input.head, room.pos)
         start, reason = start_of(member, input, head)
         self._place(member, start, _id_at(member, input, start), reason, head)
 
@@ -265,7 +264,8 @@ def start_of(member: Member, input: PositionKnown, head: int) -> tuple[int, str 
     """Where a cursor starts, and why it did not recover (PROTOCOL §3's table)."""
     since = member.since
     if since is None:
-        return max(input.floor, head - member.last) if member.last else head, "fresh"
+        # So many before the head of the answer, whose id it has; the room may have moved past it.
+        return max(input.floor, input.head - member.last) if member.last else head, "fresh"
     if since.ep != input.ep:
         return head, "epoch"
     if since.off < input.floor:

@@ -26,8 +26,8 @@ class Pages:
         self._step = step
         self._timers = timers
         self._asks = asks
-        self._shared: dict[tuple[str, str, int, int], PageAsked] = {}
-        """Pages on their way, by what is read: room, epoch, after which offset, how many bytes."""
+        self._shared: dict[tuple[str, int, int, int], PageAsked] = {}
+        """Pages on their way, by what is read: room, of which log, after which offset, how many bytes."""
 
     def ask(self, member: Member) -> None:
         """Reads the next page for a member; the same page that another one waits for is asked for once."""
@@ -35,7 +35,7 @@ class Pages:
         member.session.page_pending = True
         size = min(config.page_bytes_max, config.unsent_bytes_low - connection.unsent)
         size = max(1, size - size % 16_384)  # In steps, so that readers who hold about the same share a read.
-        key = (room.name, room.ep, member.cursor, size)
+        key = (room.name, room.changes, member.cursor, size)
         page = self._shared.get(key)
         if page is not None:
             page.members.append(member)
