@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import quote
 
@@ -44,6 +46,8 @@ class Files:
     def __init__(self, path: str) -> None:
         self.path = path
         self.log_bytes: int = 0
+        self._log = f"{path}-wal"
+        self._paths = (path, self._log, f"{path}-shm")
         self._places: dict[str, Place] = {}
         self._size = 0
         self._header = b""
@@ -59,21 +63,22 @@ class Files:
         looked = self._look()
         self._size = 0 if looked is None else looked[0]
         if looked is not None:
-            self._keep(*self._read())
+            with _opened(self._log) as log:
+                self._keep(log, looked[1], _header_of(log))
 
     def emptied(self) -> None:
         """Our own checkpoint has emptied the log."""
-        self._keep(0, b"")
+        self.log_bytes, self._header, self._last = 0, b"", b""
 
     def before(self, db: sqlite3.Connection) -> None:
-        """To be called in a transaction that writes, before all else.
+        """To be called in a transaction that writes, before all else: nothing is to be written behind a cut.
 
         An empty log that was not empty may have been emptied by another process, in good order; then SQLite begins it
         anew with this transaction, and only `after` can tell. So this one writes in any case, and copies nothing of
         the log into the database. Raises: `StoreError` where a file is not the one that is open, or was cut.
         """
         self._changes = db.total_changes
-        looked = self._look()
+        looked = self._look(self._paths[:2])
         if looked is None:
             return
         size, log_size = looked
@@ -81,7 +86,8 @@ class Files:
         if log_size >= self.log_bytes:
             return
         if log_size:
-            self._compare(*self._read())
+            with _opened(self._log) as log:
+                self._compare(log, log_size, _header_of(log))
             return
         self._in_doubt = True
         db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -97,11 +103,12 @@ class Files:
         if looked is None:
             return
         self._check_size(db, looked[0])
-        size, header = self._read()
-        self._compare(size, header)
-        if not header and db.total_changes != self._changes:
-            raise self._cut(size)
-        self._keep(size, header)
+        with _opened(self._log) as log:
+            header = _header_of(log)
+            if not self._compare(log, looked[1], header):
+                if not header and db.total_changes != self._changes:
+                    raise self._cut(looked[1])
+                self._keep(log, looked[1], header)
         if self._in_doubt:
             self._in_doubt = False
             db.execute("PRAGMA wal_autocheckpoint = 1000")  # SQLite's own default.
@@ -116,10 +123,11 @@ class Files:
                 return True
             if looked[0] < self._size:
                 return False
-            self._compare(*self._read())
+            with _opened(self._log) as log:
+                self._compare(log, looked[1], _header_of(log))
         except StoreError:
             # One that was removed is whole: what has it open has all of it.
-            return self._is_gone(f"{self.path}-wal")
+            return self._is_gone(self._log)
         except OSError:
             return False
         return True
@@ -139,21 +147,18 @@ class Files:
 
     def _has_holes(self) -> bool:
         """Whether a page of the log was never written: it was cut, and written on behind its end. Reads all of it."""
-        size, header = self._read()
-        if not header:
-            return size > 0
-        frame = _frame_bytes(header)
-        with open(f"{self.path}-wal", "rb", buffering=0) as log:
-            for at in range(HEADER, size, frame):
-                if os.pread(log.fileno(), 8, at + 8) == bytes(8):
-                    return True
-        return False
+        with _opened(self._log) as log:
+            size, header = os.fstat(log).st_size, _header_of(log)
+            if not header:
+                return size > 0
+            frame = _frame_bytes(header)
+            return any(os.pread(log, 8, at + 8) == bytes(8) for at in range(HEADER, size, frame))
 
-    def _look(self) -> tuple[int, int] | None:
+    def _look(self, paths: tuple[str, ...] = ()) -> tuple[int, int] | None:
         """The sizes of the database and of its log; None where they may not be looked at just now: what was committed
         into the files that are open is there. Raises: `StoreError`."""
         sizes: list[int] = []
-        for path in (self.path, f"{self.path}-wal", f"{self.path}-shm"):
+        for path in paths or self._paths:
             try:
                 found = os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -174,37 +179,30 @@ class Files:
                 raise StoreError(STORE_UNAVAILABLE, f"{self.path} was cut to {size} bytes", retry=True)
         self._size = size
 
-    def _read(self) -> tuple[int, bytes]:
-        """Size and header of the log; without a header, b""."""
-        with open(f"{self.path}-wal", "rb", buffering=0) as log:
-            header = os.pread(log.fileno(), HEADER, 0)
-            size = os.fstat(log.fileno()).st_size
-        return size, header if len(header) == HEADER and header[:4] in MAGIC else b""
-
-    def _frame_at(self, at: int, frame: int) -> bytes:
-        with open(f"{self.path}-wal", "rb", buffering=0) as log:
-            return os.pread(log.fileno(), frame, at)
-
-    def _compare(self, size: int, header: bytes) -> None:
-        """Raises: `StoreError` where the log is not the one that was kept, with something behind it, or a new one."""
+    def _compare(self, log: int, size: int, header: bytes) -> bool:
+        """Whether the log is as it was kept. Raises: `StoreError` where it is neither that, with something behind it,
+        nor a new one."""
         if header and header != self._header:
-            return  # SQLite has begun it anew, which it does when all of it is in the database.
+            return False  # SQLite has begun it anew, which it does when all of it is in the database.
         if size >= self.log_bytes and header == self._header:
             if not self._last:
-                return
-            found, salts = self._frame_at(self.log_bytes - len(self._last), len(self._last)), header[16:24]
-            if found == self._last or (found[8:16] == salts and self._last[8:16] != salts):
-                return  # As it was; or of the generation before, and written over by this one, which came so far.
+                return False
+            length, salts = len(self._last), header[16:24]
+            found = os.pread(log, length, self.log_bytes - length)
+            if found == self._last:
+                return size == self.log_bytes
+            if found[8:16] == salts != self._last[8:16]:
+                return False  # It was of the generation before, and is written over by this one, which came so far.
         raise self._cut(size)
 
     def _cut(self, size: int) -> StoreError:
-        return StoreError(STORE_UNAVAILABLE, f"{self.path}-wal was cut, and now has {size} bytes", retry=True)
+        return StoreError(STORE_UNAVAILABLE, f"{self._log} was cut, and now has {size} bytes", retry=True)
 
-    def _keep(self, size: int, header: bytes) -> None:
+    def _keep(self, log: int, size: int, header: bytes) -> None:
         self.log_bytes, self._header, self._last = size, header, b""
         frame = _frame_bytes(header) if header else 0
         if frame and size > HEADER and not (size - HEADER) % frame:
-            self._last = self._frame_at(size - frame, frame)
+            self._last = os.pread(log, frame, size - frame)
 
     def _is_gone(self, path: str) -> bool:
         try:
@@ -227,6 +225,22 @@ def close_untouched(db: sqlite3.Connection, path: str) -> None:
     finally:
         db.close()
         other.close()
+
+
+@contextmanager
+def _opened(path: str) -> Generator[int]:
+    """A log to be read. SQLite takes no lock on it that closing it could cost."""
+    log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield log
+    finally:
+        os.close(log)
+
+
+def _header_of(log: int) -> bytes:
+    """A log's header; b"" where it has none."""
+    header = os.pread(log, HEADER, 0)
+    return header if len(header) == HEADER and header[:4] in MAGIC else b""
 
 
 def _frame_bytes(header: bytes) -> int:

@@ -275,7 +275,8 @@ async def test_a_file_that_is_gone_is_noticed_before_anything_is_acknowledged(
         assert f"{path}{suffix} was {'replaced' if replaced else 'removed'}" in str(error)
         await wait_ready(store)
         # What was committed is in the log, or in what was open; a database that is gone takes its log along.
-        assert (await store.position("room")).head == (30 if suffix or replaced else 0)
+        # The one that was refused may be there: its sender sends it again.
+        assert (await store.position("room")).head in ((30, 31) if suffix or replaced else (0,))
 
     assert check(path).sound
 
