@@ -249,7 +249,7 @@ class Driver(ABC):
         """Registers the transport of an admitted connection, and tells the hub; `waited_s` as in `Connected`."""
         self._unlinked.pop(link.conn, None)
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer)), waited_s))
+        self.put(Connected(link.conn, link.peer, secure, self._gate.limited_as(host_of(link.peer)) or False, waited_s))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""

@@ -146,8 +146,8 @@ class Gate(Protocol):
         """The connection, opening still, that must end because of the one admitted last; told once."""
         ...
 
-    def is_limited(self, host: str) -> bool:
-        """Whether the limits of one address hold for this one."""
+    def limited_as(self, host: str) -> str:
+        """The address whose limits hold for this one; "": none do."""
         ...
 
     def opened(self, conn: int) -> None:

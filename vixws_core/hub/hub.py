@@ -164,13 +164,13 @@ class Hub:
         pages = Pages(step, timers, asks)
         cursors = self._cursors = Cursors(step, outbox, unstored, pages)
         members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
-        lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
         rates = self._rates = Rates(step, reading)
+        lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members, rates)
         policy = policy or Policy()
         grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, rates, policy)
         identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
         publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
-        history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        history = self._history = History(step, reading, outbox, asks, pages, members, lifecycle, rates, grants)
         requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history)
         inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, rates, requests)
         arrivals = Arrivals(step, timers, reading, outbox, lifecycle, identities, rates, inbox)
@@ -263,6 +263,11 @@ class Hub:
     def users_remembered(self) -> int:
         """Users whose allowances are remembered, those included who are gone for a while."""
         return self._rates.remembered
+
+    @property
+    def debts_remembered(self) -> int:
+        """Addresses and users whose connections ended with less than all of their allowances, not long ago."""
+        return self._rates.debts
 
     @property
     def tail_bytes(self) -> int:

@@ -19,6 +19,7 @@ from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
 from ..wire.http import Head, HeadReader
 from .identity import Budget, Identity
+from .lookup import HistoryAsked
 from .rooms.tail import Tail
 
 __all__ = [
@@ -124,10 +125,10 @@ class Handshake:
 
     __slots__ = ("head", "limited", "request", "trailing_data")
 
-    def __init__(self, head: HeadReader, limited: bool) -> None:
+    def __init__(self, head: HeadReader, limited: bool | str) -> None:
         self.head: HeadReader = head
-        self.limited: bool = limited
-        """Whether the rate of messages holds for it."""
+        self.limited: bool | str = limited
+        """Whether rates hold for it; a text: of whom."""
         self.request: Head | None = None
         self.trailing_data: bytes = b""
         """Bytes that came with or after the request."""
@@ -244,6 +245,7 @@ class Session:
         "guards_all",
         "hello",
         "identity",
+        "lookups",
         "memberships",
         "page_pending",
         "queue",
@@ -284,6 +286,8 @@ class Session:
         self.memberships: dict[str, Member] | None = None
         self.catching_up: deque[Member] | None = None
         """Members whose cursor is before their room's head, in turn."""
+        self.lookups: deque[HistoryAsked] | None = None
+        """What it asks of rooms' logs by `$history` and the store was not asked for yet."""
         self.page_pending: bool = False
         """One read of the store for it is under way."""
         self.dropped: dict[str, int] | None = None

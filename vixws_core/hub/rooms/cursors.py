@@ -7,6 +7,7 @@ is behind and reads on, from the room's tail or from the store, as fast as its c
 from __future__ import annotations
 
 from collections import deque
+from operator import itemgetter
 
 from ...inputs import BytesFlushed, PositionKnown, RoomAdvanced, StoreRead
 from ...message import StoredMessage
@@ -22,6 +23,7 @@ from .unstored import Unstored
 
 __all__ = ["Cursors"]
 
+_FRAME = itemgetter(1)
 _GROUP_BYTES = 65_536
 """Frames of one commit are broadcast in groups of about this many bytes, so that a mark is passed by one group only."""
 
@@ -88,8 +90,7 @@ class Cursors:
         self._wake(room)
 
     def _bring(self, room: Room, rows: list[StoredMessage]) -> None:
-        group: list[bytes] = []
-        size = 0
+        group, size = list[bytes](), 0
         for row in rows:
             frame = encode_frame(TEXT, wire.stored_message(row))
             self._tails.add(room.tail, row.off, row.id, frame)
@@ -282,6 +283,7 @@ class Cursors:
         for member in (session.memberships or {}).values():
             member.room.targets = None
         self._unstored.tell(session)
+        self._pages.unparked(session)
         self.catch_up(session)
 
     def catch_up(self, session: Session) -> None:
@@ -350,8 +352,11 @@ class Cursors:
             room.floor = page.floor
         if page.floor > member.cursor:
             self._gap(member, page.floor)
-        group: list[bytes] = []
-        for off, frame in frames:
+        rest, group, cursor, last = frames, list[bytes](), member.cursor, frames[-1][0] if frames else 0
+        if last - cursor == len(frames) and last <= room.pos and not cursor < member.announced_head < last:
+            # Nothing is missing and nothing to be told in between: a page that many share costs each of them little.
+            rest, group, member.cursor = [], list(map(_FRAME, frames)), last
+        for off, frame in rest:
             if off <= member.cursor or off > room.pos:
                 continue
             if off != member.cursor + 1:  # The store holds the rows around it, and this one is damaged.
