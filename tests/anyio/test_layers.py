@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "vixws_anyio"
 LAYERS = {
     "logs": "",
     "transport/pieces": "",
-    "transport/interface": "transport/pieces",
+    "transport/turns": "",
+    "transport/interface": "transport/pieces transport/turns",
     "transport/stream": "transport/interface",
     "transport/socket": "transport/interface",
     "transport/driver": "transport/socket logs",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from time import monotonic
 from typing import Any, Final
 
 from vixws_core.effects import Broadcast, CloseTransport, Effect, Opened, PauseReading, ResumeReading, SendBytes
@@ -20,6 +21,7 @@ from vixws_core.pump import Pump
 from ..logs import clean, log
 from .interface import Gate, Transport, Watched
 from .socket import SocketTransport
+from .turns import Turns
 
 __all__ = ["Driver", "host_of"]
 
@@ -52,6 +54,8 @@ class Driver(ABC):
         self.links: dict[int, Transport] = {}
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
+        self.turns: Turns = Turns(self.wake, monotonic)
+        """Who is read between two ticks."""
         self._gate = gate
         self._unlinked: dict[int, Callable[[], object]] = {}
         """For admitted connections without a transport yet, how to end them."""
@@ -155,6 +159,7 @@ class Driver(ABC):
         """Flushes dirty outboxes, tells what was written and who is gone, and sets the timer."""
         pump = self._pump
         assert pump is not None
+        self.turns.begin()
         if self._due:
             self._due = False
             self._tell(TimePassed())
