@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..codes import STORE_UNAVAILABLE
 from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
-from ..inputs import Input, PositionKnown, RoomAdvanced, StoreAppended, StoreFailed, StoreRead
+from ..inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
 from .faults import Faults
