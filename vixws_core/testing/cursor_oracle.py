@@ -112,7 +112,7 @@ class Place:
             check(self.room in truth.went_back, f"{who}, but the log has not gone back")
             check(reason in ("ahead", "fork") and self.ep == ep, f"{who}: expected ahead or fork in {ep!r}")
         start, head, floor = told.get("from", 0), told.get("head", 0), told.get("floor", 0)
-        bounds = start <= head <= truth.head(self.room) and floor <= truth.floor(self.room)
+        bounds = 0 <= start <= head <= truth.head(self.room) and 0 <= floor <= truth.floor(self.room)
         check(told.get("ep") == ep and bounds, f"{who}: the log is {ep!r}, up to {truth.head(self.room)}")
         self.ep, self.cursor, self.live_at, self.id = ep, start, None, None
 
