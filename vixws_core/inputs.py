@@ -21,6 +21,7 @@ __all__ = [
     "Close",
     "Connected",
     "Disconnected",
+    "EntryRedacted",
     "HandlerFinished",
     "Input",
     "Join",
@@ -347,6 +348,14 @@ class RoomAdvanced(msgspec.Struct, frozen=True, gc=False):
     prev_id: str | None = None
 
 
+class EntryRedacted(msgspec.Struct, frozen=True, gc=False):
+    """The payload of the entry at `off` was replaced in the log, for ever; its place and its `id` are as before."""
+
+    room: str
+    off: int
+    id: str
+
+
 class HandlerFinished(msgspec.Struct, frozen=True, gc=False):
     """The application is done with the last record of messages (or the opening) of `conn`.
 
@@ -390,6 +399,7 @@ Input = (
     | StoreListed
     | PositionKnown
     | RoomAdvanced
+    | EntryRedacted
     | HandlerFinished
     | TimePassed
 )
