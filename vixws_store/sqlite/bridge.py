@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -32,6 +32,9 @@ LOOK_S = 0.01
 """How often it looks whether a connection's thread is still there to close it."""
 
 
+_numbers = count()
+
+
 class ThreadConnection(aiosqlite.Connection):
     """An aiosqlite connection whose thread also runs whole functions: many statements, one round trip.
 
@@ -40,13 +43,14 @@ class ThreadConnection(aiosqlite.Connection):
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
+        self.number: int = next(_numbers)
         itself: Any = self
         self._in: threading.Thread = getattr(self, "_thread", itself)  # aiosqlite 0.21 is the thread itself.
         self._in.daemon = True
         _OPEN.add(self)
 
-    def end(self) -> Callable[[float], None]:
-        """Has its thread close it, without a loop; returns what waits for that, at most so many seconds."""
+    def end(self, seconds: float) -> None:
+        """Has its thread close it, without a loop, and waits for that, at most so many seconds."""
         closed = threading.Event()
 
         def close() -> None:
@@ -57,19 +61,12 @@ class ThreadConnection(aiosqlite.Connection):
             finally:
                 closed.set()
 
-        def wait(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
-                pass
-
         self._running = False
-        self._tx.put_nowait((None, close))
-        return wait
-
-    def forsake(self) -> None:
-        """In a child made by `os.fork`: it is never closed here, for the file is the parent's."""
-        if self._connection is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        put = cast("Callable[[Any], None]", self._tx.put_nowait)  # pyright: ignore[reportUnknownMemberType] -- as below
+        put((None, close))
+        until = time.monotonic() + seconds
+        while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
+            pass
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs `function(*arguments)` in the connection's thread and returns, or raises, what it does."""
@@ -109,21 +106,14 @@ _OPEN: WeakSet[ThreadConnection] = WeakSet()
 
 
 def _end_all() -> None:
-    """At the end of the interpreter: closes what nobody closed."""
+    """At the end of the interpreter: closes what nobody closed, the newest first, as `Database` does."""
     until = time.monotonic() + END_S
-    for wait in [connection.end() for connection in _OPEN]:
-        wait(max(0.0, until - time.monotonic()))
-
-
-def _forsake_all() -> None:
-    """In a child made by `os.fork`, where there are no threads that could close anything."""
-    for connection in list(_OPEN):
-        connection.forsake()
-    _OPEN.clear()
+    for connection in sorted(_OPEN, key=lambda opened: opened.number, reverse=True):
+        connection.end(max(0.0, until - time.monotonic()))
 
 
 atexit.register(_end_all)
-os.register_at_fork(after_in_child=_forsake_all)
+os.register_at_fork(after_in_child=_OPEN.clear)  # The threads are not there, and the files are the parent's.
 
 
 class Bridge(Protocol):
