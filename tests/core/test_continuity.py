@@ -144,6 +144,28 @@ def test_a_member_whose_place_is_still_in_the_log_is_told_and_reads_on_from_it()
     assert (the_reset(messages)["from"], the_reset(messages)["reason"]) == (2, "ahead")
 
 
+def test_a_page_of_the_log_before_is_not_taken_for_one_of_the_log_that_went_back() -> None:
+    harness = Harness(NO_TAIL)
+    publish(harness, 2)
+    backup = deepcopy(harness.log)
+    publish(harness, 4)
+    member(harness)
+    harness.store_held = True
+    behind = harness.client()
+    behind.send({"type": "$join", "room": ROOM, "payload": {"since": {"ep": EPOCH, "off": 1}}})
+    harness.deliver()
+    (ask,) = [ask for ask in harness.asks if isinstance(ask, ReadStore)]
+    harness.asks = []
+    old = StoreRead(ask.request, *_page(harness, ask))
+    go_back(harness, backup)
+    harness.put(grow(harness, 1))
+    harness.put(old)  # Entries 3 to 6 of it are no more.
+    harness.store_held = False
+    harness.deliver_all()
+
+    assert [(m["off"], m["id"]) for m in behind.messages() if "off" in m] == [(2, message_id(2)), (3, message_id(7))]
+
+
 def _page(harness: Harness, ask: ReadStore) -> tuple[Any, ...]:
     page = harness.log.read(ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max)
     return page.ep, page.floor, page.head, page.rows, page.id_at, page.floor_id, page.head_id

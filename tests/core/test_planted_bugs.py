@@ -34,23 +34,23 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "an advance with a gap is taken for whole": (
         "vixws_core.hub.rooms.cursors",
-        "if not fresh or fresh[0].off != room.pos + 1:",
-        "if not fresh:",
+        "        if start > room.pos:",
+        "        if not start:",
     ),
     "a page is taken after a new join": (
         "vixws_core.hub.rooms.cursors",
-        "waits = self.is_current(member) and not (",
-        "waits = not (",
+        "if waits and is_current(member) and ",
+        "if waits and ",
     ),
     "a page is measured by the room as it is now": (
         "vixws_core.hub.rooms.cursors",
-        "if page.head < until:",
-        "if page.head < room.pos:",
+        "or page.head < until:",
+        "or page.head < room.pos:",
     ),
     "a page comes to a parked connection": (
         "vixws_core.hub.rooms.cursors",
-        "(member.live or member.asking or member.connection.parked)",
-        "(member.live or member.asking)",
+        "(member.live or member.asking or member.held or member.connection.parked)",
+        "(member.live or member.asking or member.held)",
     ),
     "what is unparked does not read on": (
         "vixws_core.hub.rooms.cursors",
@@ -79,8 +79,8 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a join is given one message more than it asked for": (
         "vixws_core.hub.rooms.members",
-        "max(input.floor, head - member.last)",
-        "max(input.floor, head - member.last - 1)",
+        "return max(input.floor, input.head - member.last)",
+        "return max(input.floor, input.head - member.last - 1)",
     ),
     "a join that is left is not answered": (
         "vixws_core.hub.rooms.members",
@@ -173,14 +173,29 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "elif room.at is None or message.off > room.at[1] + 1:",
     ),
     "an older log's word on a room is taken": (
-        "vixws_core.hub.rooms.cursors",
-        "if room.ep != asked.ep:",
-        "if room.ep == asked.ep:",
+        "vixws_core.hub.rooms.continuity",
+        "if room.changes != asked.changes or (",
+        "if (",
     ),
     "another log under a room is noticed by nobody": (
         "vixws_core.hub.rooms.cursors",
-        "        elif input.ep != room.ep:\n            start",
-        "        elif not input.ep:\n            start",
+        "        elif input.ep != room.ep or (",
+        "        elif not input.ep or (",
+    ),
+    "a log that went back is noticed by nobody": (
+        "vixws_core.hub.rooms.cursors",
+        "(input.prev_id != room.pos_id and is_other(",
+        "(not input.head and is_other(",
+    ),
+    "a join is told another entry's id": (
+        "vixws_core.hub.rooms.members",
+        "(asked, input.id_at)",
+        "(asked, input.id)",
+    ),
+    "who is parked by its reset stays among the live": (
+        "vixws_core.hub.rooms.cursors",
+        "if self._step.parked:  # By what it was told.",
+        "if not ep:",
     ),
     "the kind is no part of what a key stands for": (
         "vixws_core.hub.sessions.publishing",
@@ -229,8 +244,8 @@ GRANT_BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a page is replayed to one who is held": (
         "vixws_core.hub.rooms.cursors",
-        "waits = waits and not member.held",
-        "waits = waits and member.room.known",
+        "member.asking or member.held or member.connection.parked)",
+        "member.asking or member.connection.parked)",
     ),
     "one who is held stays among the live": (
         "vixws_core.hub.rooms.cursors",
@@ -271,8 +286,8 @@ GRANT_BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "one who is held is told of another log": (
         "vixws_core.hub.rooms.cursors",
-        "        if member.held:\n            member.owed_reset = reason\n        elif member.told:",
-        "        if member.told:",
+        "        if member.held:\n            member.owed_reset = reason",
+        "        if not member.told:\n            member.owed_reset = reason",
     ),
     "a verdict holds for the next message too": (
         "vixws_core.hub.hub",

@@ -60,7 +60,7 @@ class Telling:
         """The log is not the one that it saw; it goes on from where its cursor was put."""
         room = member.room
         place = {"ep": room.ep, "from": member.cursor, "id": member.cursor_id}
-        self._tell(member, "$reset", {**place, "head": room.pos, "floor": room.floor, "reason": reason})
+        self._tell(member, "$reset", {**place, "head": room.pos, "floor": max(0, room.floor), "reason": reason})
 
     def gap(self, member: Member, upto: int, upto_id: str) -> None:
         """The entries behind its cursor, up to this one, are no more, or none that it could read."""
