@@ -37,10 +37,10 @@ class LogKept:
         names = self._names[start : start + limit]
         return [(name.encode(errors="surrogatepass"), self._survey(name)) for name in names]
 
-    async def survey(self, room: str) -> Survey | None:
-        """Where a room stands."""
+    async def surveys(self, rooms: tuple[str, ...]) -> list[Survey | None]:
+        """Where rooms stand."""
         await checkpoint()
-        return self._survey(room)
+        return [self._survey(room) for room in rooms]
 
     async def weigh(self, room: str, after: int, rows_max: int) -> tuple[int, int]:
         """How far entries behind `after` were weighed, and their payload bytes."""

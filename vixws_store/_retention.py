@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import anyio
@@ -28,6 +29,9 @@ SLICE_S: Final = 0.005
 
 REST: Final = 3.0
 """While somebody publishes, a keeper rests so many times as long as its slice took: it has a quarter of the writer."""
+
+GATHER_S: Final = 0.1
+"""Rooms that grow are looked at so often at most, or half of the time, so that one message is not one trimming."""
 
 SLICES_PER_VISIT: Final = 16
 """Slices of one room before the next has its turn."""
@@ -104,8 +108,8 @@ class Kept(Protocol):
         """The names of rooms behind `room`, in order, and where they stand."""
         ...
 
-    async def survey(self, room: str) -> Survey | None:
-        """Where a room stands; None where there is no such room."""
+    async def surveys(self, rooms: tuple[str, ...]) -> list[Survey | None]:
+        """Where rooms stand; None where there is no such room."""
         ...
 
     async def weigh(self, room: str, after: int, rows_max: int) -> tuple[int, int]:
@@ -200,41 +204,64 @@ class Keeper:
                     self._all = True
                 if self._all:
                     await self._sweep()
-                while self._changed and not self._all and not self._stopping:
-                    await self._visit(next(iter(self._changed)))
+                elif self._changed:
+                    since = anyio.current_time()
+                    await self._visit_changed()
+                    await self._rest(max(GATHER_S, anyio.current_time() - since))
+                else:
+                    with anyio.CancelScope(deadline=self._sweep_at):
+                        await self._wake.wait()
+                        self._wake = anyio.Event()
             except StoreError as exc:
                 LOGGER.warning("nothing is trimmed for %g s: %s", self._pause_s, exc)
-                with anyio.move_on_after(self._pause_s):
-                    await self._stopped.wait()
+                await self._rest(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, RETRY_MOST_S)
-                continue
-            if not self._changed and not self._all:
-                with anyio.CancelScope(deadline=self._sweep_at):
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits so long, or until `stop`."""
+        with anyio.move_on_after(seconds):
+            await self._stopped.wait()
 
     async def _sweep(self) -> None:
         """Looks at all rooms once, a page at a time; begins where the last one failed."""
         self._all = False  # Whoever grows from now on is remembered.
         name, self._swept = self._swept, b""
+        since = anyio.current_time()
         try:
             while page := await self._kept.surveys_after(name, ROOMS_PER_PAGE):
                 for name, found in page:
-                    if self._stopping:
-                        return
                     room = _room_of(name)
-                    if room is not None and self._may_need(room, found):
-                        await self._visit(room)
+                    if room is not None and not self._stopping:
+                        await self._visit(room, found)
+                if self._stopping:
+                    return
+                await self._rest(anyio.current_time() - since)
+                since = anyio.current_time()
         except StoreError:
             self._swept = b"" if self._all else name
             self._all = True
             raise
         self._sweep_at = math.inf if self._sweep_s is None else anyio.current_time() + self._sweep_s
 
-    def _may_need(self, room: str, found: Survey) -> bool:
-        """Whether a room has to be visited; a cheap look."""
-        rule = rule_for(self._rules, room)
-        if rule is None or found.floor == found.head:
+    async def _visit_changed(self) -> None:
+        """Visits some of the rooms that grew, in the order in which they did first."""
+        rooms = tuple(islice(self._changed, ROOMS_PER_PAGE))
+        for room in rooms:
+            del self._changed[room]  # Before it is looked at: if it grows meanwhile it has another turn.
+        visited = 0
+        try:
+            for room, found in zip(rooms, await self._kept.surveys(rooms), strict=True):
+                visited += 1
+                if found is not None and not self._stopping:
+                    await self._visit(room, found)
+        except StoreError:
+            for room in rooms[visited:]:
+                self._remember(room)
+            raise
+
+    def _may_need(self, room: str, rule: Retention, found: Survey) -> bool:
+        """Whether a room has to be weighed, or trimmed; a cheap look."""
+        if found.floor == found.head:
             return False
         if rule.bytes is not None:
             weight = self._weights.get(room)
@@ -242,20 +269,18 @@ class Keeper:
                 return True
         return self._cut_of(rule, found, 0).is_due(found)
 
-    async def _visit(self, room: str) -> None:
-        """Trims some slices of a room; where it needs more, or failed, it has another turn."""
-        self._changed.pop(room, None)
+    async def _visit(self, room: str, found: Survey) -> None:
+        """Trims some slices of a room where it needs it; if it needs more, or failed, it has another turn."""
         rule = rule_for(self._rules, room)
-        if rule is None:
-            return
-        try:
-            again = await self._trim(room, rule)
-        except StoreError:
-            self._remember(room)
-            raise
+        if rule is not None and self._may_need(room, rule, found):
+            try:
+                again = await self._trim(room, rule, found)
+            except StoreError:
+                self._remember(room)
+                raise
+            if again:
+                self._remember(room)
         self._pause_s = RETRY_FIRST_S
-        if again:
-            self._remember(room)
 
     def _remember(self, room: str) -> None:
         self._changed[room] = None
@@ -263,10 +288,8 @@ class Keeper:
             self._changed.clear()
             self._all = True
 
-    async def _trim(self, room: str, rule: Retention) -> bool:
-        found = await self._kept.survey(room)
-        if found is None or found.head == found.floor:
-            return False
+    async def _trim(self, room: str, rule: Retention, found: Survey) -> bool:
+        """Trims some slices; whether it needs more."""
         weight = 0 if rule.bytes is None else await self._weigh(room, found)
         cut = self._cut_of(rule, found, weight)
         if not cut.is_due(found):

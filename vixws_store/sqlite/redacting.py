@@ -10,7 +10,7 @@ from vixws_core.log import ANY_CONTENT, REDACTED_PAYLOAD, Redacted, message_id
 from .schema import MESSAGE_COLUMNS, content_crc
 from .writer import LogWriter
 
-__all__ = ["purge", "redact"]
+__all__ = ["is_purge_due", "purge", "redact"]
 
 _PURGE: Final = "purge"
 """The row of `ws_meta` that says that the write-ahead log may have what was redacted."""
@@ -33,7 +33,7 @@ def purge(writer: LogWriter, wait_s: float) -> bool:
 
     Raises: `sqlite3.Error`, `OSError`.
     """
-    if not writer.change("NORMAL", _is_due):
+    if not writer.change("NORMAL", is_purge_due):
         return True
     if not writer.checkpoint(wait_s):
         return False
@@ -65,7 +65,8 @@ def _redact(db: sqlite3.Connection, room: str, off: int) -> Redacted | None:
     return Redacted("" if found is None else found[0].decode("utf-8", "replace"), off, message_id(row[0]))
 
 
-def _is_due(db: sqlite3.Connection) -> bool:
+def is_purge_due(db: sqlite3.Connection) -> bool:
+    """Whether the write-ahead log may have what was redacted."""
     return db.execute("SELECT 1 FROM ws_meta WHERE key = ?", (_PURGE,)).fetchone() is not None
 
 

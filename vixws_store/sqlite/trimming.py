@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from .._retention import Cut, Slice, Survey
 
-__all__ = ["copy_log", "cut_rows", "survey", "surveys_after", "weigh"]
+__all__ = ["copy_log", "cut_rows", "surveys", "surveys_after", "weigh"]
 
 SLICE_BYTES: Final = 1 << 18
 """Payload bytes of one slice, at least one row: a payload is read to be weighed, and its pages are zeroed."""
@@ -71,20 +72,21 @@ def copy_log(db: sqlite3.Connection) -> None:
 
     The connection may be a reader's, and the log may be written meanwhile.
     """
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    with suppress(sqlite3.Error):  # Then it is left to a commit after all, which tells where the disk is at fault.
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
-def survey(db: sqlite3.Connection, room: str) -> Survey | None:
-    """Where a room's log begins and ends, and the time of its oldest entry; None where there is no such room."""
-    found: tuple[Any, ...] | None = db.execute(_ROOM, (room,)).fetchone()
-    if found is None:
-        return None
-    floor, head, oldest = found
-    return Survey(floor, head or floor, oldest)
+def surveys(db: sqlite3.Connection, rooms: tuple[str, ...]) -> list[Survey | None]:
+    """Where rooms' logs begin and end, and the times of their oldest entries; None where there is no such room."""
+    found: list[Survey | None] = []
+    for room in rooms:
+        row: tuple[Any, ...] | None = db.execute(_ROOM, (room,)).fetchone()
+        found.append(None if row is None else Survey(row[0], row[1] or row[0], row[2]))
+    return found
 
 
 def surveys_after(db: sqlite3.Connection, room: bytes, limit: int) -> list[tuple[bytes, Survey]]:
-    """Rooms behind `room`, in the order of their names' bytes, which damage may have changed; see `survey`."""
+    """Rooms behind `room`, in the order of their names' bytes, which damage may have changed; see `surveys`."""
     found = db.execute(_ROOMS, (room, limit))
     return [(name, Survey(floor, head or floor, oldest)) for name, floor, head, oldest in found]
 

@@ -21,8 +21,8 @@ from vixws_core.retention import Retention
 
 from .._retention import Cut, Keeper, Pace, Slice, Survey
 from .failures import store_error
-from .redacting import purge, redact
-from .trimming import copy_log, cut_rows, survey, surveys_after, weigh
+from .redacting import is_purge_due, purge, redact
+from .trimming import copy_log, cut_rows, surveys, surveys_after, weigh
 from .worker import Worker
 from .writer import LogWriter
 
@@ -88,9 +88,8 @@ class Upkeep:
         found: Redacted | None = await self.worker.alone(0, 0, redact, self.writer, room, off)
         if found is not None:
             self._keeper.forget(room)
-            if not await self.attempt(purge, self.writer, PURGE_WAIT_S):
-                LOGGER.warning("redacted, but still in the write-ahead log, which others read: %s", self.writer.path)
-                self._due.set()
+            if not await self._purged():
+                self._due.set()  # The row is redacted, durably; the rest is tried again.
         return found
 
     async def attempt(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -114,12 +113,7 @@ class Upkeep:
         """Empties the write-ahead log of what was redacted, where that was in vain before, in an earlier run too."""
         pause_s = PURGE_FIRST_S
         while not self._stopped.is_set():
-            try:
-                done = await self.attempt(purge, self.writer, PURGE_WAIT_S)
-            except StoreError as exc:
-                LOGGER.warning("what was redacted may still be in the write-ahead log: %s", exc)
-                done = False
-            if done:
+            if await self._purged():
                 pause_s = PURGE_FIRST_S
                 await self._due.wait()
                 self._due = anyio.Event()
@@ -127,6 +121,19 @@ class Upkeep:
             with anyio.move_on_after(pause_s):
                 await self._stopped.wait()
             pause_s = min(2 * pause_s, PURGE_MOST_S)
+
+    async def _purged(self) -> bool:
+        """Tries once, where there is something; whether nothing is left. Tells the log why not."""
+        try:
+            due = await self.worker.call("look", is_purge_due)
+            if not due or await self.attempt(purge, self.writer, PURGE_WAIT_S):
+                return True
+            why = "another process reads it"
+        except StoreError as exc:
+            why = str(exc)
+        if not self._stopped.is_set():
+            LOGGER.warning("what was redacted is still in the write-ahead log of %s: %s", self.writer.path, why)
+        return False
 
 
 class _Kept:
@@ -142,8 +149,8 @@ class _Kept:
         found: list[tuple[bytes, Survey]] = await self._upkeep.worker.call("look", surveys_after, room, limit)
         return found
 
-    async def survey(self, room: str) -> Survey | None:
-        found: Survey | None = await self._upkeep.worker.call("look", survey, room)
+    async def surveys(self, rooms: tuple[str, ...]) -> list[Survey | None]:
+        found: list[Survey | None] = await self._upkeep.worker.call("look", surveys, rooms)
         return found
 
     async def weigh(self, room: str, after: int, rows_max: int) -> tuple[int, int]:

@@ -115,11 +115,36 @@ async def test_what_a_reader_keeps_in_the_log_goes_when_it_ends(
         await store.redact("africa", 1)
         assert (await store.read("africa", 0, 9)).rows[0].payload_json == REDACTED_PAYLOAD
         assert found_in(path, 1) == ["a.db-wal"]
-        assert "still in the write-ahead log" in caplog.text
+        assert "what was redacted is still in the write-ahead log" in caplog.text
         reader.close()
         with anyio.fail_after(20):
             while found_in(path, 1):
                 await anyio.sleep(0.02)
+
+
+@pytest.mark.anyio
+async def test_a_log_that_cannot_be_emptied_at_once_is_emptied_later_and_fails_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "PURGE_FIRST_S", 0.05)
+    path = tmp_path / "a.db"
+    store = SqliteMessageStore(path)
+    async with store.run():
+        await store.append_batch([ask(1)])
+
+        def fail(*_: object) -> bool:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(running, "purge", fail)
+            found = await store.redact("africa", 1)
+        assert found is not None
+        assert store.ready
+        await store.append_batch([ask(2)])
+        with anyio.fail_after(20):
+            while found_in(path, 1):
+                await anyio.sleep(0.02)
+    assert "a.db: disk I/O error" in caplog.text
 
 
 @pytest.mark.anyio
