@@ -89,7 +89,8 @@ class Hoarder(MemoryMessageStore):
 
 
 @pytest.mark.parametrize("make", [OffByOne, NewestFirst, Forgetful, Talkative, Hoarder])
-async def test_a_wrong_store_fails_the_suite(make: Callable[[], MessageStore]) -> None:
+async def test_a_wrong_store_fails_the_suite(make: Callable[[], MessageStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vixws_store.checks.keeping.WAIT_S", 0.5)
     with pytest.raises(AssertionError):
         await check_store(make)
 

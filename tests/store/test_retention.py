@@ -130,8 +130,8 @@ async def test_the_first_rule_that_fits_holds_and_all_its_bounds_do(make: Make) 
 async def test_what_a_run_before_left_is_trimmed_at_the_start_room_by_room(make: Make) -> None:
     store = make()
     async with store.run():
-        for number in range(600):
-            await fill(store, f"room{number}", 3)
+        rooms = [f"room{number % 600}" for number in range(1_800)]
+        await store.append_batch([StoreAppend(n, room, "event", "note", b"{}") for n, room in enumerate(rooms)])
     assert isinstance(store, Retained)
     store.retain([Retention(pattern="room*", count=1)])
     async with store.run():

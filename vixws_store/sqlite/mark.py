@@ -189,7 +189,7 @@ def read_mark(database: str) -> Marked | None:
         data = os.pread(descriptor, PAGE * PAGES + 1, 0)
     finally:
         os.close(descriptor)
-    if not data:
+    if not data.strip(b"\0"):
         return None  # It was being made: no id was given out under it.
     return _marked(data) if len(data) == PAGE * PAGES else Marked()
 

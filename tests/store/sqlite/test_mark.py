@@ -219,6 +219,66 @@ def killed(path: Path) -> tuple[str, list[str]]:
     return epoch, ids
 
 
+MORTAL = """
+import os, sys, threading, anyio
+from vixws_store import SqliteMessageStore
+
+left = int(sys.argv[2])
+NAMES = {"pwrite", "fsync", "fdatasync", "open", "ftruncate", "fchmod", "unlink", "close"}
+
+def mortal(frame, event, argument):
+    "Dies before the call of sqlite3, or of the system, that is next when none is left."
+    global left
+    if event == "c_call" and (
+        "sqlite3" in f"{getattr(argument, '__self__', '')!r}" or getattr(argument, "__name__", "") in NAMES
+    ):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+
+async def main():
+    threading.setprofile(mortal)
+    for _ in range(2):
+        store = SqliteMessageStore(sys.argv[1], synchronous="NORMAL")
+        async with store.run():
+            print((await store.position("africa")).ep, flush=True)
+            for _ in range(2):
+                print(await store.append("event", "africa", "note", {}), flush=True)
+    print("end", flush=True)
+anyio.run(main)
+"""
+"""A writer whose threads are killed at their n-th call, with two runs on one file."""
+
+
+@pytest.mark.threat(23)
+@pytest.mark.skipif(not marks.boot_id(), reason="the kernel does not say when it was started")
+def test_a_writer_that_is_killed_at_any_call_keeps_epoch_and_messages(tmp_path: Path) -> None:
+    deaths = 0
+    for calls in range(0, 600, 17):
+        path = tmp_path / f"{calls}.db"
+        done = subprocess.run(
+            [sys.executable, "-c", MORTAL, str(path), str(calls)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = done.stdout.split()
+        epochs = {line for line in lines if len(line) == 8}
+        told = [line for line in lines if len(line) == 20]
+        assert done.returncode == 9 or lines[-1] == "end", done.stderr
+        now, ids, new = anyio.run(look, path)
+        assert epochs in ({now}, set())
+        assert ids[: len(told)] == told
+        assert new not in told
+        deaths += done.returncode == 9
+        if lines[-1:] == ["end"]:
+            break
+
+    assert lines[-1] == "end"
+    assert deaths > 8
+
+
 async def look(path: Path) -> tuple[str, list[str], str]:
     store = SqliteMessageStore(path, synchronous="NORMAL")
     async with store.run():
