@@ -271,19 +271,22 @@ async def test_more_rooms_than_are_remembered_are_all_looked_at(monkeypatch: pyt
         keeper.stop()
 
 
-async def test_a_damaged_time_or_name_holds_up_nobody(tmp_path: Path) -> None:
+@pytest.mark.threat(26)
+async def test_a_damaged_time_name_or_number_holds_up_nobody(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = SqliteMessageStore(path)
     async with store.run():
-        for room in ("a", "b", "c"):
+        for room in ("a", "b", "c", "d", "e"):
             await fill(store, room, 5)
     db = sqlite3.connect(path)
     db.execute("UPDATE ws_messages SET ts = CAST(x'ff' AS TEXT) WHERE room = 'b' AND off = 2")
     db.execute("UPDATE ws_messages SET ts = 7 WHERE room = 'c' AND off = 2")
+    db.execute("UPDATE ws_rooms SET floor = 'x' WHERE room = 'd'")
+    db.execute("UPDATE ws_messages SET off = 'x' WHERE room = 'e' AND off = 5")
     db.execute("INSERT INTO ws_rooms (room, ep) VALUES (CAST(x'61ff' AS TEXT), 'x')")
     db.commit()
     db.close()
-    store.retain([Retention(pattern="*", count=2, age_s=1_000_000)])
+    store.retain([Retention(pattern="*", count=2, age_s=1_000_000, bytes=1_000_000)])
     async with store.run():
         with anyio.fail_after(20):
             for room in ("a", "b", "c"):

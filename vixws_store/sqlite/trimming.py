@@ -41,17 +41,17 @@ def cut_rows(db: sqlite3.Connection, room: str, cut: Cut, rows_max: int) -> Slic
 
     The id at the new floor is kept. Raises: `sqlite3.Error`.
     """
-    found = db.execute(_ROOM, (room,)).fetchone()
+    found = surveys(db, (room,))[0]
     if found is None:
         return Slice(0, 0, 0, False)
-    before, head, _ = found
+    before, head = found.floor, found.head
     floor = before
     until = time.monotonic() + SLICE_S
     count = size = 0
     last: tuple[int, int] | None = None
     more = False
     for id, off, ts, weight in db.execute(_ROWS, (room, floor, rows_max + 1)):
-        if not cut.takes(off, ts, size, before, head):
+        if type(off) is not int or not cut.takes(off, ts, size, before, head):
             break
         if count and (count >= rows_max or size + weight > SLICE_BYTES or time.monotonic() > until):
             more = True
@@ -81,14 +81,14 @@ def surveys(db: sqlite3.Connection, rooms: tuple[str, ...]) -> list[Survey | Non
     found: list[Survey | None] = []
     for room in rooms:
         row: tuple[Any, ...] | None = db.execute(_ROOM, (room,)).fetchone()
-        found.append(None if row is None else Survey(row[0], row[1] or row[0], row[2]))
+        found.append(None if row is None else _survey(*row))
     return found
 
 
 def surveys_after(db: sqlite3.Connection, room: bytes, limit: int) -> list[tuple[bytes, Survey]]:
     """Rooms behind `room`, in the order of their names' bytes, which damage may have changed; see `surveys`."""
-    found = db.execute(_ROOMS, (room, limit))
-    return [(name, Survey(floor, head or floor, oldest)) for name, floor, head, oldest in found]
+    found = [(name, _survey(*row)) for name, *row in db.execute(_ROOMS, (room, limit))]
+    return [(name, place or Survey(0, 0, None)) for name, place in found]
 
 
 def weigh(db: sqlite3.Connection, room: str, after: int, rows_max: int) -> tuple[int, int]:
@@ -99,8 +99,16 @@ def weigh(db: sqlite3.Connection, room: str, after: int, rows_max: int) -> tuple
     until = time.monotonic() + SLICE_S
     size = 0
     for _, off, _, weight in db.execute(_ROWS, (room, after, rows_max)):
+        if type(off) is not int:
+            break
         size += weight
         after = off
         if time.monotonic() > until:
             break
     return after, size
+
+
+def _survey(floor: Any, head: Any, oldest: Any) -> Survey | None:
+    """None where the numbers are none: such a room is damaged, and not to be trimmed."""
+    head = floor if head is None else head
+    return Survey(floor, head, oldest) if type(floor) is int and type(head) is int else None
