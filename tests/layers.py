@@ -23,8 +23,9 @@ GROUND: Final = {
     "inputs": "codes message",
     "effects": "message",
     "sizes": "bucket message",
+    "retention": "errors names",
     "log": "codes effects errors inputs message sizes",
-    "protocols": "effects inputs log message",
+    "protocols": "effects inputs log message retention",
     "pump": "",
 }
 """The ground: public, shared by all packages, and its own order."""

@@ -210,10 +210,11 @@ THREATS: Final = (
         "The end of the write-ahead log is lost or torn, or an older copy of the file is put back",
         "The log is shorter, never wrong; ids begin elsewhere with every opening and none is given again, so that a"
         " member whose place was lost is told so. Where it happens under a server, nothing more is acknowledged before"
-        " its next start",
-        ("`synchronous=FULL`",),
-        "A client that comes back with an offset and without its `id` cannot be told once the room has grown past it."
-        " With `synchronous=NORMAL` a power cut can lose acknowledged messages",
+        " its next start. With `synchronous=NORMAL` a mark that is synced apart from the log says which ids may have"
+        " been given out: where the log lacks some, all rooms have a new epoch",
+        ("`synchronous=FULL`", "a mark for 64 ids with `NORMAL`"),
+        "With `FULL`, after an older copy was put back, a client that comes back with an offset and without its `id`"
+        " cannot be told once the room has grown past it. With `NORMAL` a power cut can lose acknowledged messages",
     ),
     Threat(
         28,

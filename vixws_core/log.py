@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -29,12 +29,15 @@ from .message import StoredMessage
 from .sizes import Sizes, size_of
 
 __all__ = [
+    "ANY_CONTENT",
+    "REDACTED_PAYLOAD",
     "STORE_ASKS",
     "BatchResult",
     "LogExecutor",
     "Page",
     "Position",
     "PureLog",
+    "Redacted",
     "StoreAnswer",
     "StoreAsk",
     "id_number",
@@ -53,6 +56,13 @@ StoreAnswer: TypeAlias = RoomAdvanced | StoreAppended | StoreFailed | StoreRead 
 
 STORE_ASKS: frozenset[type] = frozenset((StoreAppend, ReadStore, ListStore, FindPosition))
 """The types of `StoreAsk`, for a quick look at effects."""
+
+
+REDACTED_PAYLOAD: Final = b'{"$redacted":true}'
+"""What stands where a payload was redacted (PROTOCOL §3)."""
+
+ANY_CONTENT: Final = b""
+"""The digest of a key whose message was redacted: it tells nothing of the content, and every repeat is a dup."""
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +93,14 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     id: str
     id_at: str | None = None
     floor_id: str = ""
+
+
+class Redacted(msgspec.Struct, frozen=True, gc=False):
+    """An entry whose payload was replaced by `REDACTED_PAYLOAD`: the epoch of its room, its offset, its id."""
+
+    ep: str
+    off: int
+    id: str
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -238,7 +256,7 @@ class PureLog:
 
     @staticmethod
     def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
-        if digest != ask.digest:
+        if digest not in (ask.digest, ANY_CONTENT):
             message = f"mid {ask.mid!r:.140} was stored before with another content"
             return StoreFailed(ask.request, MID_CONFLICT, message, False)
         return StoreAppended(ask.request, room.ep, off, room.rows[off - room.floor - 1].id, True)
@@ -311,6 +329,24 @@ class PureLog:
         if count:
             self._drop(log, count)
         return count
+
+    def redact(self, room: str, off: int) -> Redacted | None:
+        """Replaces the payload of the entry at `off` for ever; None where there is no such entry. May be repeated.
+
+        Its key stays known, and any content sent under it again is a dup.
+        """
+        log = self._rooms.get(room)
+        if log is None or not log.floor < off <= log.head:
+            return None
+        row = log.rows[off - log.floor - 1]
+        redacted = msgspec.structs.replace(row, payload_json=REDACTED_PAYLOAD)
+        log.rows[off - log.floor - 1] = redacted
+        if self.bytes_max is not None:
+            self._sizes.add(log.name, size_of(redacted) - size_of(row))
+        if row.mid is not None:
+            key = next(key for key, (at, _) in log.keys.items() if at == off)
+            log.keys[key] = (off, ANY_CONTENT)
+        return Redacted(log.ep, off, row.id)
 
     def rooms(self) -> list[str]:
         """Names of rooms that have, or had, a message, sorted."""

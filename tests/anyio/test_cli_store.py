@@ -13,7 +13,6 @@ import pytest
 from vixws_anyio.cli import main
 from vixws_core.message import JsonMessage
 from vixws_store import SqliteMessageStore
-from vixws_store.sqlite.lock import FileLock
 
 BIG = 12345678901234567890123
 
@@ -111,45 +110,14 @@ def test_a_folder_is_told_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == f"vixws store: {tmp_path}: expected the file of a store, got a folder\n"
 
 
-def test_a_room_is_trimmed(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["store", "trim", file, "africa", "2"])
-    told = capsys.readouterr().out
-    main(["store", "history", file, "africa", "--json"])
-    left = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-    assert (code, told) == (0, "2 messages trimmed\n")
-    assert [entry["off"] for entry in left] == [3]
-    assert main(["store", "check", file]) == 0
-
-
-def test_what_cannot_be_trimmed_is_told_with_status_2(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    unknown = main(["store", "trim", file, "antarctica", "2"])
-    wrong = main(["store", "trim", file, "africa", "-2"])
-    lock = FileLock(file + ".lock")
-    lock.acquire(file)
-    served = main(["store", "trim", file, "africa", "2"])
-    lock.release()
-
-    lines = capsys.readouterr().err.splitlines()
-    assert (unknown, wrong, served) == (2, 2, 2)
-    assert lines[0] == f"vixws store: {file}: no room 'antarctica' among its 2 rooms"
-    assert lines[1].startswith("vixws store: ")
-    assert "is served by the process" in lines[2]
-    assert len(lines) == 3
-
-
-def test_help_says_what_trimming_does(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["store", "trim", "--help"]) == 0
-    assert "FILE ROOM UPTO" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("action", ["stats", "history", "check", "trim"])
+@pytest.mark.parametrize("action", ["stats", "history", "check", "trim", "redact", "rotate-epoch"])
 def test_a_file_that_is_no_store_is_told_with_status_2(
     action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text"
     text.write_text("not a database, but long enough that SQLite reads its head and sees that" * 10)
-    words = {"history": ["africa"], "trim": ["africa", "1"]}.get(action, [])
+    room = ["--room", "africa"]
+    words = {"history": ["africa"], "trim": [*room, "--keep", "1"], "redact": [*room, "--off", "1"]}.get(action, [])
     for file in (tmp_path / "none", text, tmp_path):
         code = main(["store", action, str(file), *words])
 

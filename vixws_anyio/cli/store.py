@@ -1,17 +1,17 @@
-"""`vixws store`: looks into a SQLite store's file, and trims one that is not served."""
+"""`vixws store`: looks into a SQLite store's file, served or not; `upkeep` has what changes one."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 
 import msgspec
 
-from .flags import Parser, count_of, offset_of
+from .flags import Parser, count_of
 from .messages import print_message
 from .terminal import FAILED, OK, CommandFailed, colour, one_line, print_table
+from .upkeep import add_upkeep, file_of
 
 __all__ = ["add_store"]
 
@@ -20,8 +20,9 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the command and its actions to the command line."""
     store = add(
         "store",
-        help="look into a store's file, served or not; trim one that is not served",
-        description="Looks into a SQLite store's file, which may be served meanwhile; only trim changes it.",
+        help="look into a store's file, served or not; trim or redact one that is not served",
+        description="Looks into a SQLite store's file, which may be served meanwhile; only trim, redact and rotate-"
+        "epoch change it.",
         epilog="Exit status: 0, 1 where check found damage or history no such room, 2 where the file cannot be used.",
     )
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=Parser)
@@ -43,18 +44,7 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
 
-    trim = actions.add_parser(
-        "trim",
-        help="forget the oldest messages of a room, while no server has the file",
-        description="Forgets the messages of a room up to the offset UPTO, itself included, for good, and their "
-        "idempotency keys. Members that come back from below are told that there is a gap. Prints how many it forgot.",
-        epilog="Exit status: 0, 2 where the file is served or cannot be written, or has no such room. The file keeps "
-        "its size; new messages take the space.",
-    )
-    trim.add_argument("file", metavar="FILE")
-    trim.add_argument("room", metavar="ROOM")
-    trim.add_argument("upto", metavar="UPTO", type=offset_of, help="an offset, as history prints it")
-    trim.set_defaults(run=_trim)
+    add_upkeep(actions.add_parser)
 
 
 def _stats(arguments: argparse.Namespace) -> int:
@@ -101,17 +91,6 @@ def _check(arguments: argparse.Namespace) -> int:
     return OK if found.sound else FAILED
 
 
-def _trim(arguments: argparse.Namespace) -> int:
-    from vixws_store.maintain import trim
-
-    count = trim(_file_of(arguments), arguments.room, arguments.upto)
-    print(f"{count:,} messages trimmed")
-    return OK
-
-
 def _file_of(arguments: argparse.Namespace) -> str:
     """The store's file. Raises: `CommandFailed` where a folder is named."""
-    file: str = arguments.file
-    if os.path.isdir(file):
-        raise CommandFailed(f"{file}: expected the file of a store, got a folder")
-    return file
+    return file_of(arguments.file)

@@ -93,7 +93,7 @@ class Database:
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
         if self._kept is None:
-            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm")))
+            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm", ".mark")))
         self._lock.acquire(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
@@ -118,6 +118,7 @@ class Database:
             finally:
                 if last is not None:
                     await self._bridge.run(last.close)
+                self.writer.closed()
 
 
 def _opening_error(error: BaseException, path: str) -> StoreError:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from vixws_core.log import Page, Position, message_id
 from vixws_core.message import StoredMessage
 
@@ -76,6 +78,7 @@ class LogReader:
         """Runs several calls, `(method, arguments)`, and returns their results; a failed one gives its error."""
         methods: dict[str, Callable[..., Any]] = {
             "list_by_room": self.list_by_room,
+            "look": self.look,
             "position": self.position,
             "read": self.read,
             "replay_from": self.replay_from,
@@ -92,6 +95,10 @@ class LogReader:
                 results.append(exc)
         return results
 
+    def look(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(db, *arguments)` finds; it gets texts as bytes."""
+        return function(self._db, *arguments)
+
     def read(self, room: str, after: int, until: int, rows_max: int, bytes_max: int, newest_first: bool) -> Page:
         """Rows with `after` < off ≤ `until`; damaged ones are left out. See `PureLog.read`."""
         ep, floor, floor_id, head = _head(self._db, self._epoch, room)
@@ -101,7 +108,7 @@ class LogReader:
         after, until = max(after, floor), min(until, head)
         if after < until and rows_max > 0:
             statement = _PAGE + " DESC" if newest_first else _PAGE
-            rows = self._rows(statement, (room, after, until), rows_max, bytes_max)
+            rows = self._rows(statement, (room, after, until), rows_max, bytes_max, {room: ep})
         return Page(ep, floor, head, tuple(rows), id_at, floor_id, head_id)
 
     def position(self, room: str, off: int | None) -> Position:
@@ -110,11 +117,11 @@ class LogReader:
 
     def list_by_room(self, room: str, limit: int, before: int | None) -> list[StoredMessage]:
         """The newest `limit` messages of the room with an id below `before`, oldest first."""
-        _, floor, _, head = _head(self._db, self._epoch, room)
+        ep, floor, _, head = _head(self._db, self._epoch, room)
         if limit <= 0:
             return []
         end = head + 1 if before is None else self._first_off(room, min(before, INTEGER_MAX), floor, head)
-        rows = self._rows(_BELOW, (room, end), limit, None)
+        rows = self._rows(_BELOW, (room, end), limit, None, {room: ep})
         rows.reverse()
         return rows
 
@@ -123,7 +130,7 @@ class LogReader:
 
         They end at `REPLAY_BYTES_MAX` bytes: while one transaction reads, the write-ahead log cannot be emptied.
         """
-        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX)
+        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX, {})
         more = bool(rows) and self._db.execute(_MORE, (int(rows[-1].id),)).fetchone() is not None
         return rows, more
 
@@ -142,9 +149,17 @@ class LogReader:
         return low
 
     def _rows(
-        self, statement: str, arguments: tuple[Any, ...], rows_max: int, bytes_max: int | None
+        self,
+        statement: str,
+        arguments: tuple[Any, ...],
+        rows_max: int,
+        bytes_max: int | None,
+        epochs: dict[str, str],
     ) -> list[StoredMessage]:
-        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds."""
+        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds.
+
+        A message is of its room's epoch, whatever that was when it was written; `epochs` has those that are known.
+        """
         rows: list[StoredMessage] = []
         size = 0
         cursor = self._db.execute(statement, arguments)
@@ -153,6 +168,10 @@ class LogReader:
                 row = self._sound(found)
                 if row is None:
                     continue
+                if row.room not in epochs:
+                    epochs[row.room] = _head(self._db, row.ep, row.room)[0]
+                if row.ep != epochs[row.room]:
+                    row = msgspec.structs.replace(row, ep=epochs[row.room])
                 size += len(row.payload_json)
                 if rows and bytes_max is not None and size > bytes_max:
                     break

@@ -92,15 +92,14 @@ class Worker:
         """Appends all in one commit of their own."""
         size = sum(len(ask.payload) for ask in asks)
         commit = self.database.writer.commit
-        result: BatchResult = await self._alone(len(asks), size, commit, asks, wall_time())
+        result: BatchResult = await self.alone(len(asks), size, commit, asks, wall_time())
         return result
 
-    async def trim(self, room: str, upto: int) -> int:
-        """Removes entries, a bounded number per transaction."""
-        count = 0
-        while removed := await self._alone(0, 0, self.database.writer.trim, room, upto):
-            count += removed
-        return count
+    async def alone(self, rows: int, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a function in the writer's thread, in its turn, which appends so many rows and bytes."""
+        item = Alone(rows, size, function, arguments)
+        self._put(item, rows, size)
+        return await item.answer.wait()
 
     def find(self, ask: FindPosition) -> None:
         """Queues a position of the hub. It is answered through `post` before any append queued from now on."""
@@ -324,11 +323,6 @@ class Worker:
         self._probe_at = math.inf
 
     # ---- small things ---------------------------------------------------------------------------
-
-    async def _alone(self, rows: int, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-        item = Alone(rows, size, function, arguments)
-        self._put(item, rows, size)
-        return await item.answer.wait()
 
     def _put(self, item: Item, rows: int, size: int) -> None:
         if self._closing or not self._queue.has_room(rows, size):

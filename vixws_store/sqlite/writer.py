@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from vixws_core.codes import INTERNAL, MID_CONFLICT, STORE_UNAVAILABLE
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
-from vixws_core.log import BatchResult, Position, message_id
+from vixws_core.log import ANY_CONTENT, BatchResult, Position, message_id
 from vixws_core.message import StoredMessage
 
+from .._retention import Cut
+from .chunks import CHUNKS, chunks
+from .epochs import last_id_of, open_mark, settle_mark
 from .files import Files, close_untouched
+from .mark import Mark
 from .patience import Patience
 from .reader import find_position
 from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, schema_version, store_epoch
+from .trimming import cut_rows
 from .wal import LOG_BYTES_MAX, WriteAheadLog
 
 __all__ = ["LogWriter"]
@@ -30,33 +35,30 @@ PROBE_BYTES = 16_384
 """What a probe writes and removes: enough that a store that is nearly full is not called ready."""
 
 TRIM_ROWS_MAX = 5_000
-"""Rows removed by one transaction, so that publishers wait only shortly."""
-
-_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows of one statement. One statement of many rows is one release of the interpreter's lock instead of one
-per row (which costs up to a switch interval each while the event loop is busy), and few sizes keep the
-prepared statements few."""
+"""Rows removed by one transaction, whose time has a bound too, so that publishers wait only shortly."""
 
 _INSERT = {
     count: f"INSERT INTO ws_messages ({MESSAGE_COLUMNS}) VALUES " + ", ".join(["(" + ", ".join("?" * 13) + ")"] * count)
-    for count in _CHUNKS
+    for count in CHUNKS
 }
-_INSERT_ROOMS = {count: "INSERT INTO ws_rooms (room, ep) VALUES " + ", ".join(["(?, ?)"] * count) for count in _CHUNKS}
+_INSERT_ROOMS = {count: "INSERT INTO ws_rooms (room, ep) VALUES " + ", ".join(["(?, ?)"] * count) for count in CHUNKS}
 _FIND_ROOMS = {
     count: "SELECT room, ep, floor, (SELECT max(off) FROM ws_messages m WHERE m.room = r.room), floor_id,"
     " (SELECT id FROM ws_messages m WHERE m.room = r.room ORDER BY off DESC LIMIT 1) FROM ws_rooms r"
     f" WHERE room IN ({', '.join('?' * count)})"
-    for count in _CHUNKS
+    for count in CHUNKS
 }
 _FIND_KEYS = {
     count: f"WITH k (room, scope, mid) AS (VALUES {', '.join(['(?, ?, ?)'] * count)})"
-    " SELECT m.room, m.scope, m.mid, m.ep, m.off, m.id, m.digest FROM k CROSS JOIN ws_messages m"
+    " SELECT m.room, m.scope, m.mid, m.off, m.id, m.digest FROM k CROSS JOIN ws_messages m"
     " WHERE m.room = k.room AND m.scope = k.scope AND m.mid = k.mid AND m.mid IS NOT NULL"
-    for count in _CHUNKS
+    for count in CHUNKS
 }
 
-_Known = tuple[str, int, int, bytes | None]
-"""Epoch, offset, id and digest of a stored key."""
+T = TypeVar("T")
+
+_Known = tuple[int, int, bytes | None]
+"""Offset, id and digest of a stored key; its epoch is its room's."""
 
 
 class _Head:
@@ -97,6 +99,7 @@ class LogWriter:
         """The highest id that this writer acknowledged."""
         self.files: Files = Files(path)
         self.log: WriteAheadLog = WriteAheadLog(self.files, self.patience, log_bytes_max)
+        self._mark: Mark | None = None
 
     def open(self) -> sqlite3.Connection:
         """Opens the file, brings its tables up to date and raises the id counter; returns the connection.
@@ -118,18 +121,18 @@ class LogWriter:
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(STORE_UNAVAILABLE, f"the journal mode must be wal, the file system gives {mode}")
-        db.execute(f"PRAGMA synchronous = {self._synchronous}")  # One of two words, checked by the store.
+        db.execute("PRAGMA secure_delete = ON")  # What is trimmed or redacted leaves no copy in pages that are free.
         db.execute("PRAGMA journal_size_limit = 67108864")
         if self._pages_max is not None:
             db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
         version = schema_version(db)
         migrate(db)
-        self._check_nothing_lost(db)
+        self._check_nothing_lost(db)  # Before the mark is judged, which ends what could tell.
+        self._mark = open_mark(db, self.path, self._synchronous, self._mark)
         self._epoch = store_epoch(db)
-        self._last_id = self._sequence()
+        self._last_id = last_id_of(db)
         if version or self._last_id:
-            # A restored backup, an empty one too, must not give an id again that was given after it was made; nor must
-            # a file whose last commits are lost.
+            # A restored backup, an empty one too, and a file whose last commits are lost must not give an id again.
             self._last_id += secrets.randbelow(1 << 31) + 1
         self.files.opened()
         if version is None:  # From here on the file says which one it is, whatever becomes of the log.
@@ -147,37 +150,30 @@ class LogWriter:
         self.log.bound(self._db)
         return result
 
-    def trim(self, room: str, upto: int) -> int:
-        """Forgets at most `TRIM_ROWS_MAX` entries with offsets up to `upto`; returns how many.
+    def change(self, level: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs `function(db, *arguments)` in a transaction of its own and returns what it does.
 
-        Raises: `sqlite3.Error`, `OSError`.
+        `level` is FULL, synced whatever the store does with appends, or NORMAL, for what may be lost and done again.
+        Raises: `sqlite3.Error`, `OSError`, and what the function does; then nothing is changed.
         """
         db = self._db
-        self._begin()
+        db.execute(f"PRAGMA synchronous = {level}")
         try:
+            self._begin()
             self.files.before(db)
-            found = db.execute(_FIND_ROOMS[1], (room,)).fetchone()
-            if found is None:
-                db.execute("ROLLBACK")
-                return 0
-            floor, head = found[2:4]
-            upto = min(upto, head or floor, floor + TRIM_ROWS_MAX)
-            if upto <= floor:
-                db.execute("ROLLBACK")
-                return 0
-            db.execute(
-                "UPDATE ws_rooms SET floor = ?1, floor_id ="
-                " (SELECT id FROM ws_messages WHERE room = ?2 AND off <= ?1 ORDER BY off DESC LIMIT 1)"
-                " WHERE room = ?2",
-                (upto, room),
-            )
-            db.execute("DELETE FROM ws_messages WHERE room = ? AND off <= ?", (room, upto))
+            result = function(db, *arguments)
             db.execute("COMMIT")
             self.files.after(db)
         except BaseException:
             self._undo()
             raise
-        return int(upto - floor)
+        finally:
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return result
+
+    def trim(self, room: str, upto: int) -> int:
+        """Forgets some entries up to `upto`; returns how many, 0 for none. Raises: `sqlite3.Error`, `OSError`."""
+        return self.change(self._synchronous, cut_rows, room, Cut(upto), TRIM_ROWS_MAX).rows
 
     def positions(self, asked: Sequence[tuple[str, int | None, int]]) -> list[Position]:
         """Where rooms stand, and the ids at offsets, or so many entries before the head, all from one snapshot.
@@ -197,17 +193,7 @@ class LogWriter:
 
         Raises: `sqlite3.Error`, `OSError`, `StoreError` where it does not.
         """
-        db = self._db
-        self._begin()
-        try:
-            self.files.before(db)
-            db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
-            db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
-            db.execute("COMMIT")
-            self.files.after(db)
-        except BaseException:
-            self._undo()
-            raise
+        self.change(self._synchronous, _write_and_remove)
 
     def checkpoint(self, wait_s: float) -> bool:
         """Copies the write-ahead log into the file and empties it; False where others kept it from that for `wait_s`.
@@ -216,12 +202,27 @@ class LogWriter:
         """
         return self.log.empty(self._db, wait_s)
 
+    def finish(self) -> None:
+        """Notes, where there is a mark, that the log is complete; the last call, after a `checkpoint` that found it so.
+
+        Raises: `sqlite3.Error`, `OSError`.
+        """
+        if self._mark is not None:
+            settle_mark(self._db, self._mark, self.path)
+
+    def closed(self) -> None:
+        """The connection is closed: nothing else is held open either. May be repeated."""
+        if self._mark is not None:
+            self._mark.close()
+
     def _commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         db = self._db
         self._begin()
         try:
             self.files.before(db)
             self._refresh()
+            if self._mark is not None:
+                self._mark.reserve(self._last_id, len(appends))
             self._find_heads({ask.room for ask in appends})
             known = self._find_keys([ask for ask in appends if ask.mid is not None])
             answers, fresh, values, before = self._plan(appends, ts, known)
@@ -233,6 +234,8 @@ class LogWriter:
             self._insert(_INSERT, values, 13)
             db.execute("COMMIT")
             self.files.after(db)
+            if self._mark is not None:
+                self._mark.committed(self._last_id)
         except BaseException:
             self._undo()
             raise
@@ -284,7 +287,7 @@ class LogWriter:
                 ask.sender,
             )
             if mid is not None and (found := known.get((name, scope, mid))) is not None:
-                answers.append(_repeat(ask, *found))
+                answers.append(_repeat(ask, heads[name].ep, *found))
                 continue
             head = heads[name]
             ep, off, number = head.ep, head.head + 1, self._last_id + 1
@@ -315,7 +318,7 @@ class LogWriter:
             else:
                 rows.append(row)
             if mid is not None:
-                known[name, scope, mid] = (ep, off, number, digest)
+                known[name, scope, mid] = (off, number, digest)
             answers.append(StoreAppended(request, ep, off, id))
         return answers, fresh, values, before
 
@@ -326,19 +329,15 @@ class LogWriter:
             self._data_version = version
             self._heads.clear()
             self._epoch = store_epoch(self._db)
-            self._last_id = max(self._last_id, self._sequence())
+            self._last_id = max(self._last_id, last_id_of(self._db))
         elif len(self._heads) > ROOMS_CACHED_MAX:
             self._heads.clear()
-
-    def _sequence(self) -> int:
-        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ws_messages'").fetchone()
-        return int(found[0]) if found else 0
 
     def _find_heads(self, rooms: set[str]) -> None:
         missing = [room for room in rooms if room not in self._heads]
         if not missing:
             return
-        for part in _chunks(missing, 1):
+        for part in chunks(missing, 1):
             for room, ep, floor, head, floor_id, head_id in self._db.execute(_FIND_ROOMS[len(part)], part):
                 self._heads[room] = _Head(ep, head or floor, head_id or floor_id, True)
         for room in missing:
@@ -351,13 +350,13 @@ class LogWriter:
             values: list[Any] = []
             for ask in asks:
                 values += (ask.room, ask.scope, ask.mid)
-            for part in _chunks(values, 3):
+            for part in chunks(values, 3):
                 for room, scope, mid, *found in self._db.execute(_FIND_KEYS[len(part) // 3], part):
-                    known[room, scope, mid] = (found[0], found[1], found[2], found[3])
+                    known[room, scope, mid] = (found[0], found[1], found[2])
         return known
 
     def _insert(self, statements: dict[int, str], values: Sequence[Any], width: int) -> None:
-        for part in _chunks(values, width):
+        for part in chunks(values, width):
             self._db.execute(statements[len(part) // width], part)
 
     def _undo(self) -> None:
@@ -373,24 +372,18 @@ class LogWriter:
         if self._epoch != store_epoch(db):
             self._acked_id = 0
             return  # The first one, or another log altogether: members are told.
-        if self._sequence() < self._acked_id or not self.files.may_go_on(db):
+        if last_id_of(db) < self._acked_id or not self.files.may_go_on(db):
             message = f"{self.path} lacks messages that were acknowledged: stop the server, and start it again"
             raise StoreError(STORE_UNAVAILABLE, message, retry=True)
 
 
-def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
-    """Cuts a flat sequence of rows into parts of `_CHUNKS` rows."""
-    start = 0
-    left = len(values) // width
-    for count in _CHUNKS:
-        while left >= count:
-            yield values[start : start + count * width]
-            start += count * width
-            left -= count
+def _write_and_remove(db: sqlite3.Connection) -> None:
+    db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+    db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
 
 
 def _repeat(ask: StoreAppend, ep: str, off: int, id: int, digest: bytes | None) -> StoreAppended | StoreFailed:
-    if digest != ask.digest:
+    if digest not in (ask.digest, ANY_CONTENT):
         message = f"mid {ask.mid!r:.140} was stored before with another content"
         return StoreFailed(ask.request, MID_CONFLICT, message, False)
     return StoreAppended(ask.request, ep, off, message_id(id), True)
