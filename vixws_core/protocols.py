@@ -13,7 +13,7 @@ from .inputs import Input, Since
 from .log import BatchResult, Page, Position
 from .message import Json, JsonMessage, StoredMessage
 
-__all__ = ["Consumer", "Hurried", "MessageStore", "Outbox", "OutboxEntry", "Post"]
+__all__ = ["Consumer", "Damageable", "Hurried", "MessageStore", "Outbox", "OutboxEntry", "Post"]
 
 
 class Consumer(Protocol):
@@ -117,6 +117,16 @@ class Hurried(Protocol):
 
         With `flush_s` the flush at the end is over by then. May be called again, which only hurries it more.
         """
+        ...
+
+
+@runtime_checkable
+class Damageable(Protocol):
+    """What a store may offer besides, so that a server can name the rooms that it cannot serve."""
+
+    @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged: what is asked of them fails `store_unavailable`, and only that."""
         ...
 
 

@@ -64,7 +64,7 @@ async def test_over_ten_thousand_rooms_at_hand_are_forgotten_and_found_again(tmp
         writer = store._running().database.writer
         for numbers in (range(10_000), (10_000,), (5, 10_001)):
             await store.append_batch([ask(number) for number in numbers])
-        held = len(writer._heads)
+        held = len(writer._appender._heads)
         found = [(await store.position(f"room{number}")).head for number in (4, 5, 10_001)]
 
     assert held == 2
