@@ -12,7 +12,7 @@ from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
-from .failures import FAILURES
+from .failures import FAILURES, opening_error
 from .lock import FileLock, create_private
 from .reader import LogReader
 from .writer import LogWriter
@@ -46,9 +46,9 @@ class Database:
         self._bridge = bridge
         try:
             await self._open()
-        except FAILURES as exc:
+        except Exception as exc:  # Whatever it is: nothing stays open or locked.
             await self.close()
-            raise _opening_error(exc, self.path) from None
+            raise opening_error(exc, self.path) from None
 
     async def close(self) -> None:
         """Closes what is open, the reader first, so that the writer is the one that checkpoints."""
@@ -62,7 +62,10 @@ class Database:
         """
         async with self._reader_lock:
             await self._close_connections()
-            await self._open()
+            try:
+                await self._open()
+            except Exception as exc:
+                raise exc if isinstance(exc, FAILURES) else opening_error(exc, self.path) from None
 
     async def write(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs a method of the writer in its thread.
@@ -104,9 +107,3 @@ class Database:
             finally:
                 if writing is not None:
                     await self._bridge.run(writing.close)
-
-
-def _opening_error(error: BaseException, path: str) -> StoreError:
-    if isinstance(error, StoreError) and path in str(error):
-        return error
-    return StoreError(STORE_UNAVAILABLE, f"cannot open the store {path}: {error}", retry=False)

@@ -1,33 +1,61 @@
-"""The tables of a database file: what they are, how older files become them, and the checksum of a row."""
+"""The tables of a database file: what they are, how older files become them, and the checksums of what they hold.
+
+Nothing of a file is believed before it is looked at: whatever stands in it may have been changed by a failing disk.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
 from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
+from .damage import FileDamaged
+
 __all__ = [
+    "MESSAGE_BYTES",
     "MESSAGE_COLUMNS",
+    "NO_CRC",
     "SCHEMA_VERSION",
+    "check_tables",
     "content_crc",
+    "create_tables",
+    "is_epoch",
+    "is_floor",
     "migrate",
+    "put_epoch",
+    "put_room_count",
+    "room_count",
+    "room_crc",
     "row_crc",
     "row_head",
     "schema_version",
     "store_epoch",
 ]
 
-SCHEMA_VERSION = 1
-"""The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`."""
+SCHEMA_VERSION = 2
+"""The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`; 1 had no checksums but the
+rows' own."""
 
 MESSAGE_COLUMNS = "id, kind, room, type, ts, payload_json, ep, off, mid, digest, scope, sender, crc"
 """The columns of `ws_messages` in the order used everywhere."""
+
+MESSAGE_BYTES = ", ".join(
+    f"CAST(m.{name} AS BLOB)" if name not in ("id", "off", "digest", "crc") else f"m.{name}"
+    for name in MESSAGE_COLUMNS.split(", ")
+)
+"""The same of a table `m`, texts as bytes whatever the connection makes of them: for `content_crc`."""
+
+NO_CRC = -2
+"""No checksum: none is negative, and this one is never written."""
+
+_EPOCH = re.compile("[0-9A-Za-z._-]{1,64}")
 
 _TABLES = (
     """
@@ -54,7 +82,17 @@ _TABLES = (
         room TEXT PRIMARY KEY,
         ep TEXT NOT NULL,
         floor INTEGER NOT NULL DEFAULT 0,
-        floor_id INTEGER NOT NULL DEFAULT 0
+        floor_id INTEGER NOT NULL DEFAULT 0,
+        head INTEGER NOT NULL DEFAULT 0,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE ws_lost (
+        room TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (room, first)
     ) WITHOUT ROWID
     """,
     "CREATE TABLE ws_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -86,8 +124,8 @@ def row_crc(head: bytes, digest: bytes | None, payload: bytes) -> int:
     return crc32(payload, crc32(digest or b"", crc32(head)))
 
 
-def content_crc(row: tuple[Any, ...]) -> int | None:
-    """The CRC-32 of a row read as `MESSAGE_COLUMNS` with texts as bytes; None where its types are wrong."""
+def content_crc(row: Sequence[Any]) -> int:
+    """The CRC-32 of a row read as `MESSAGE_COLUMNS` with texts as bytes; `NO_CRC` where its types are wrong."""
     id, kind, room, type, ts, payload, ep, off, mid, digest, scope, sender, _ = row
     try:
         key = b"" if mid is None else b"=" + mid
@@ -107,39 +145,111 @@ def content_crc(row: tuple[Any, ...]) -> int | None:
         )
         return row_crc(head, digest, payload)
     except TypeError:
-        return None
+        return NO_CRC
+
+
+def room_crc(room: Any, ep: Any, floor: Any, floor_id: Any, head: Any) -> int:
+    """The CRC-32 of a row of `ws_rooms` with texts as bytes; `NO_CRC` where its types are wrong."""
+    try:
+        return crc32(b"%b\0%b\0%d %d %d" % (room, ep, floor, floor_id, head))
+    except TypeError:
+        return NO_CRC
+
+
+def is_epoch(value: object) -> bool:
+    """Whether bytes can be a log's epoch: 1 to 64 ASCII letters, digits, dots, dashes and underscores."""
+    return isinstance(value, bytes) and _EPOCH.fullmatch(value.decode("latin-1")) is not None
+
+
+def is_floor(floor: object, id: object) -> bool:
+    """Whether two values can be the highest trimmed offset and its id, or 0 both: what version 1 wrote."""
+    return type(floor) is int and type(id) is int and floor >= 0 and (floor > 0) == (id > 0) and id >= 0
 
 
 def schema_version(db: sqlite3.Connection) -> int | None:
-    """The version of the tables in a file; None where it holds none."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if "ws_meta" in tables:
-        found = db.execute("SELECT value FROM ws_meta WHERE key = 'schema_version'").fetchone()
-        return int(found[0]) if found else 0
-    return 0 if "ws_messages" in tables else None
+    """The version of the tables in a file; None where it holds none.
+
+    Raises: `FileDamaged` where that is not to be known.
+    """
+    tables = {name for (name,) in db.execute("SELECT CAST(name AS BLOB) FROM sqlite_master WHERE type = 'table'")}
+    if b"ws_meta" in tables:
+        text = _meta(db).get(b"schema_version")
+        if isinstance(text, bytes) and text.isdigit() and len(text) <= 4:
+            return int(text)
+        raise FileDamaged(f"expected a schema_version in ws_meta, found {text!r:.80}")
+    if b"ws_messages" in tables:
+        return 0
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    if not tables and pages > 1:
+        raise FileDamaged(f"expected the tables of a store or an empty file, found {pages} pages without a table")
+    return None
 
 
 def store_epoch(db: sqlite3.Connection) -> str:
-    """The epoch that rooms without messages have, and that new rooms take."""
-    (epoch,) = db.execute("SELECT value FROM ws_meta WHERE key = 'epoch'").fetchone()
-    return str(epoch)
+    """The epoch that rooms without messages have, and that new rooms take.
+
+    Raises: `FileDamaged` where it is not what was written.
+    """
+    meta = _meta(db)
+    version, epoch = meta.get(b"schema_version"), meta.get(b"epoch")
+    if not (isinstance(epoch, bytes) and is_epoch(epoch)):
+        raise FileDamaged(f"expected an epoch in ws_meta, found {epoch!r:.80}")
+    if version != b"1" and meta.get(b"crc") != _meta_crc(version, epoch):
+        raise FileDamaged(f"the epoch {epoch!r:.80} in ws_meta is not what was written (checksum)")
+    return epoch.decode()
+
+
+def _meta(db: sqlite3.Connection) -> dict[object, object]:
+    return dict(db.execute("SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM ws_meta LIMIT 1000").fetchall())
+
+
+def _meta_crc(version: object, epoch: bytes) -> bytes:
+    return b"%d" % crc32(b"%b\0%b" % (version if isinstance(version, bytes) else b"", epoch))
+
+
+def check_tables(db: sqlite3.Connection) -> None:
+    """Looks whether the tables and indexes are the ones of `SCHEMA_VERSION`; others beside them do no harm.
+
+    Raises: `FileDamaged` which names the first that is not.
+    """
+    found = {
+        name.decode("latin-1"): sql
+        for name, sql in db.execute(
+            "SELECT CAST(type || ' ' || name || ' ' || tbl_name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master"
+        )
+        if isinstance(name, bytes)
+    }
+    for statement in _TABLES:
+        words = statement.split()
+        kind, name, table = _named(words)
+        sql = found.get(f"{kind} {name} {table}")
+        if not isinstance(sql, bytes) or sql.decode("latin-1").replace('"', "").split() != words:
+            raise FileDamaged(f"the {kind} {name} is not as it was made")
+
+
+def _named(words: list[str]) -> tuple[str, str, str]:
+    """What a statement makes: the kind, the name, and the table's name."""
+    if "INDEX" in words:
+        at = words.index("INDEX")
+        return "index", words[at + 1], words[at + 3]
+    return "table", words[2], words[2]
 
 
 def migrate(db: sqlite3.Connection) -> None:
     """Brings an open database to `SCHEMA_VERSION`, in one transaction.
 
-    Raises: `StoreError` where the file is of a newer version, or its table is not one of ours.
+    Raises: `StoreError` where the file is of a newer version, or its table is not one of ours, or damaged.
     """
     db.execute("BEGIN IMMEDIATE")
     try:
         version = schema_version(db)
         if version is None:
-            _create(db)
+            create_tables(db, secrets.token_hex(4))
         elif version > SCHEMA_VERSION:
             message = f"the file has schema version {version}, this program knows versions up to {SCHEMA_VERSION}"
             raise StoreError(STORE_UNAVAILABLE, message)
         else:
-            for step in _MIGRATIONS[version:]:
+            for step in _MIGRATIONS[version:][:1]:
                 step(db)
         db.execute("COMMIT")
     except BaseException:
@@ -148,13 +258,59 @@ def migrate(db: sqlite3.Connection) -> None:
         raise
 
 
-def _create(db: sqlite3.Connection) -> None:
+def create_tables(db: sqlite3.Connection, epoch: str) -> None:
+    """Makes all tables, empty, in the transaction that runs."""
     for statement in _TABLES:
         db.execute(statement)
+    put_epoch(db, epoch)
+    put_room_count(db, 0)
+
+
+def put_room_count(db: sqlite3.Connection, count: int) -> None:
+    """Writes down how many rooms there are: one that vanished must not be taken for a new one."""
+    db.execute("INSERT OR REPLACE INTO ws_meta (key, value) VALUES ('rooms', ?)", (str(count),))
+
+
+def room_count(db: sqlite3.Connection) -> int | None:
+    """How many rooms were written down; None where that is not to be known."""
+    text = _meta(db).get(b"rooms")
+    return int(text) if isinstance(text, bytes) and text.isdigit() and len(text) <= 18 else None
+
+
+def put_epoch(db: sqlite3.Connection, epoch: str) -> None:
+    """Writes the values of the whole file: its version, its epoch, and their checksum."""
+    version = str(SCHEMA_VERSION)
+    crc = _meta_crc(version.encode(), epoch.encode()).decode()
     db.executemany(
-        "INSERT INTO ws_meta (key, value) VALUES (?, ?)",
-        [("schema_version", str(SCHEMA_VERSION)), ("epoch", secrets.token_hex(4))],
+        "INSERT OR REPLACE INTO ws_meta (key, value) VALUES (?, ?)",
+        [("schema_version", version), ("epoch", epoch), ("crc", crc)],
     )
+
+
+def _protect(db: sqlite3.Connection) -> None:
+    """Version 1 to 2: rooms and epoch get checksums. A room that is not plausible gets one that is wrong."""
+    epoch = store_epoch(db)
+    db.execute("ALTER TABLE ws_rooms RENAME TO ws_rooms_v1")
+    for statement in _TABLES:
+        if _named(statement.split())[1] in ("ws_rooms", "ws_lost"):
+            db.execute(statement)
+    db.execute(
+        "INSERT INTO ws_rooms (room, ep, floor, floor_id, head, crc)"
+        " SELECT room, ep, floor, floor_id, 0, -1 FROM ws_rooms_v1"
+    )
+    db.execute("DROP TABLE ws_rooms_v1")
+    rooms = db.execute(
+        "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id,"
+        " (SELECT min(off) FROM ws_messages m WHERE m.room = r.room),"
+        " (SELECT max(off) FROM ws_messages m WHERE m.room = r.room) FROM ws_rooms r"
+    ).fetchall()
+    for room, ep, floor, floor_id, first, head in rooms:
+        if is_floor(floor, floor_id) and is_epoch(ep) and (first == floor + 1 if first is not None else floor > 0):
+            head = floor if head is None else head
+            crc = room_crc(room, ep, floor, floor_id, head)
+            db.execute("UPDATE ws_rooms SET head = ?, crc = ? WHERE room = CAST(? AS TEXT)", (head, crc, room))
+    put_epoch(db, epoch)
+    put_room_count(db, len(rooms))
 
 
 def _from_seed(db: sqlite3.Connection) -> None:
@@ -163,6 +319,8 @@ def _from_seed(db: sqlite3.Connection) -> None:
     if not columns >= _SEED_COLUMNS:
         missing = " ".join(sorted(_SEED_COLUMNS - columns))
         raise StoreError(STORE_UNAVAILABLE, f"the file's table ws_messages lacks the columns {missing}")
+    if "off" in columns:
+        raise FileDamaged("expected a table ws_meta beside ws_messages, found none")
     db.execute("ALTER TABLE ws_messages RENAME TO ws_messages_v0")
     for (name,) in db.execute(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ws_messages_v0' AND sql IS NOT NULL"
@@ -171,11 +329,16 @@ def _from_seed(db: sqlite3.Connection) -> None:
         db.execute(
             f'DROP INDEX "{quoted}"'
         )  # A name from the file's own catalogue, quoted: no parameter can stand here.
-    _create(db)
-    epoch = store_epoch(db)
+    epoch = secrets.token_hex(4)
+    create_tables(db, epoch)
     marks = ", ".join("?" * 13)
     db.executemany(f"INSERT INTO ws_messages ({MESSAGE_COLUMNS}) VALUES ({marks})", _seed_rows(db, epoch))
-    db.execute("INSERT INTO ws_rooms (room, ep) SELECT DISTINCT room, ep FROM ws_messages")
+    rooms = db.execute("SELECT room, max(off) FROM ws_messages GROUP BY room").fetchall()
+    db.executemany(
+        "INSERT INTO ws_rooms (room, ep, head, crc) VALUES (?, ?, ?, ?)",
+        [(room, epoch, head, room_crc(room.encode(), epoch.encode(), 0, 0, head)) for room, head in rooms],
+    )
+    put_room_count(db, len(rooms))
     db.execute("DROP TABLE ws_messages_v0")
 
 
@@ -220,5 +383,5 @@ def _object_json(payload: str | None) -> str:
     return json.dumps({"text": payload or ""})
 
 
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed,)
-"""The step from each version to the next; `_from_seed` needs no second step while it creates the newest tables."""
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed, _protect)
+"""From each version to the newest; both end there, so that one of them is all that a file needs."""

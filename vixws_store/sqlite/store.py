@@ -87,6 +87,11 @@ class SqliteMessageStore:
         return self._worker is not None and self._worker.ready
 
     @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged since the file was opened: what is asked of them fails, and only that."""
+        return () if self._worker is None else self._worker.database.writer.quarantine.rooms
+
+    @property
     def queue_depth(self) -> int:
         """Appends accepted and not yet committed."""
         return 0 if self._worker is None else self._worker.queue_depth
@@ -110,7 +115,7 @@ class SqliteMessageStore:
             raise LocalError(f"the store {self.path} runs already; it serves one server at a time")
         path = os.path.abspath(self.path)
         writer = LogWriter(path, self._synchronous, self._limits.busy_timeout_s, self._pages_max)
-        database = Database(path, writer, LogReader(path, self._limits.busy_timeout_s))
+        database = Database(path, writer, LogReader(path, self._limits.busy_timeout_s, writer.quarantine))
         upkeep = self._upkeep = Upkeep(self._rules, post)
         worker = self._worker = upkeep.serve(Worker(database, upkeep.post, self._limits))
         try:
@@ -251,6 +256,11 @@ class _Asks:
 
 async def _close(database: Database) -> None:
     """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
+    try:
+        database.writer.patience.set_each(CHECKPOINT_WAIT_S)
+        await database.write(database.writer.note_heads)
+    except FAILURES as exc:
+        LOGGER.info("ends of rooms not written down: %s", store_error(exc, database.path))
     try:
         if not await database.write(database.writer.checkpoint, CHECKPOINT_WAIT_S):
             LOGGER.warning("store closed without a checkpoint: another process uses %s", database.path)
