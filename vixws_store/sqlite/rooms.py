@@ -137,12 +137,7 @@ def find_id(db: sqlite3.Connection, room: str, off: int) -> int | None:
 
 def raise_floor(db: sqlite3.Connection, room: str, state: RoomState, upto: int) -> None:
     """Writes down that a room is trimmed up to an offset, at most its head; its rows are to be removed after that."""
-    id = find_id(db, room, upto) or 0
-    crc = room_crc(room.encode(), state.ep.encode(), upto, id, state.head)
-    db.execute(
-        "UPDATE ws_rooms SET floor = ?, floor_id = ?, head = ?, crc = ? WHERE room = ?",
-        (upto, id, state.head, crc, room),
-    )
+    put_room(db, room, state._replace(floor=upto, floor_id=find_id(db, room, upto) or 0))
 
 
 def put_head(db: sqlite3.Connection, room: str) -> None:
@@ -152,8 +147,16 @@ def put_head(db: sqlite3.Connection, room: str) -> None:
     """
     state = find_state(db, room)
     if state is not None:
-        crc = room_crc(room.encode(), state.ep.encode(), state.floor, state.floor_id, state.head)
-        db.execute("UPDATE ws_rooms SET head = ?, crc = ? WHERE room = ?", (state.head, crc, room))
+        put_room(db, room, state)
+
+
+def put_room(db: sqlite3.Connection, room: str, state: RoomState) -> None:
+    """Writes how a room stands, with its checksum. Whoever changes a row of `ws_rooms` does it by this."""
+    crc = room_crc(room.encode(), state.ep.encode(), state.floor, state.floor_id, state.head)
+    db.execute(
+        "UPDATE ws_rooms SET ep = ?, floor = ?, floor_id = ?, head = ?, crc = ? WHERE room = ?",
+        (state.ep, state.floor, state.floor_id, state.head, crc, room),
+    )
 
 
 def newest_id(db: sqlite3.Connection) -> int | None:
