@@ -107,8 +107,8 @@ class _Examiner:
         self.count: int = 0
         self.entries_lost: int = 0
         self._db = db
-        self._rooms: dict[bytes, tuple[Any, int, int, int]] = {}
-        """Epoch, floor, its id and the head, as they were last written down, of rooms whose row is sound."""
+        self._rooms: dict[bytes, tuple[int, int, int]] = {}
+        """Floor, its id and the head, as they were last written down, of rooms whose row is sound."""
         self._lost: dict[tuple[bytes, int], int] = {}
         self._names: set[bytes] = set()
 
@@ -137,21 +137,18 @@ class _Examiner:
             if room_crc(room, ep, floor, floor_id, head) != crc or not is_epoch(ep):
                 yield Finding("the room's row in ws_rooms is not what was written (checksum)", _text(name))
             else:
-                self._rooms[name] = (ep, floor, floor_id, head)
+                self._rooms[name] = (floor, floor_id, head)
 
     def lost(self) -> Iterator[Finding]:
         """What earlier repairs wrote down as lost; whether it is, the rows tell."""
         for room, first, last in self._db.execute("SELECT CAST(room AS BLOB), first, last FROM ws_lost"):
             if not (type(first) is type(last) is int and 0 < first <= last):
                 yield Finding(f"ws_lost holds {first!r:.40} to {last!r:.40}, expected two offsets", _text(room))
-            elif room not in self._rooms or last > self._rooms[room][1]:  # What was trimmed since is of no interest.
+            elif room not in self._rooms or last > self._rooms[room][0]:  # What was trimmed since is of no interest.
                 self._lost[room, first] = last
 
     def rows(self) -> Iterator[Finding]:
-        """Every message: its checksum, and that offsets and ids of a room rise together without a hole.
-
-        Its epoch is the one that its room had when it was written: rooms get new ones.
-        """
+        """Every message: its checksum, and that offsets and ids of a room rise together without a hole."""
         last: dict[bytes, int] = {}
         for row in self._db.execute(f"SELECT {MESSAGE_BYTES} FROM ws_messages m NOT INDEXED ORDER BY m.id"):
             self.count += 1
@@ -163,14 +160,14 @@ class _Examiner:
                 yield Finding("the row is not what was written (checksum)", name, id, off if type(off) is int else None)
             if type(off) is not int:
                 continue
-            _, floor, floor_id, _ = self._rooms.get(room, (row[6], off - 1, 0, 0))
+            floor, floor_id, _ = self._rooms.get(room, (off - 1, 0, 0))
             if room not in last and id <= floor_id:
                 yield Finding(f"ids must rise with offsets: above {floor_id} was expected", name, id, off)
             expected = self._after(room, last.get(room, floor))
             if off != expected:
                 yield Finding(f"offsets must be dense: {expected} was expected", name, id, off)
             last[room] = off
-        for room, (_, floor, _, head) in self._rooms.items():
+        for room, (floor, _, head) in self._rooms.items():
             if (end := self._after(room, last.get(room, floor)) - 1) < head:
                 yield Finding(f"the room ends at offset {end}, where {head} was expected", _text(room))
         for (room, first), until in self._lost.items():

@@ -61,7 +61,7 @@ class Rebuilding:
         for row in self._old.rows():
             self._take(row)
         self._claim_damaged()
-        self._put_rooms()
+        self._put_rooms(epoch)
         self._put_epoch(epoch)
         last = max([sequence, self._last_id, *(room.floor_id for room in self._rooms.values())])
         if sequence < last:
@@ -77,10 +77,10 @@ class Rebuilding:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = _Room(ep, off - 1, 0, off - 1, False)
-        if not room.is_old:
-            room.ep = ep  # Rooms get new epochs; the newest message has the last one that is known.
+        elif not room.is_old:
+            room.ep = ep
         if off <= room.floor:
-            self._tell(self.lost, f"{_where(name, off, id)}: it is of another log than its room, and was left out")
+            self._tell(self.lost, f"{_where(name, off, id)}: its room was trimmed beyond it, and it was left out")
             return
         if off <= room.last:
             self._displace(name, room, off, id)
@@ -121,9 +121,11 @@ class Rebuilding:
         if damaged:
             self.lost.append(f"{len(damaged):,} messages are not what was written (checksum), and were left out")
 
-    def _put_rooms(self) -> None:
+    def _put_rooms(self, epoch: str | None) -> None:
         for name, room in self._rooms.items():
             text = name.decode()
+            if not room.is_old and room.ep != (epoch or "").encode():
+                room.ep = secrets.token_hex(4).encode()  # The room's own is not known; its messages' may be over.
             head = max(room.last, room.head)
             if head > room.last:
                 room.lost.append((room.last + 1, head))

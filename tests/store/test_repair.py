@@ -249,6 +249,23 @@ def test_pages_that_cannot_be_read_cost_what_they_held_and_no_more(tmp_path: Pat
         assert codes(writer.commit([ask(1, f"room{at}") for at in range(10)], TS)) == [61] * 10
 
 
+@pytest.mark.threat(26)
+def test_a_room_whose_epoch_is_not_certain_has_another_one_afterwards(path: Path) -> None:
+    before = stats(path)
+    change(
+        path,
+        "DELETE FROM ws_rooms WHERE room = 'asia'",
+        "UPDATE ws_meta SET value = 'x' WHERE key = 'epoch'",
+    )
+    repair(path)
+    after = {room.room: room for room in stats(path).rooms}
+
+    assert after["asia"].ep not in (before.epoch, "x")
+    assert after["asia"].head == 15
+    assert {after[room].ep for room in ("africa", "europe", "gone")} == {before.epoch}
+    assert stats(path).epoch == before.epoch
+
+
 def test_a_room_of_which_nothing_is_certain_begins_as_another_log(path: Path, tmp_path: Path) -> None:
     before = stats(path).epoch
     change(path, "UPDATE ws_rooms SET floor = 2 WHERE room = 'gone'")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .damage import RoomDamaged
 from .mark import Mark, Marked, is_complete, mark_of, read_mark, sync_log
-from .rooms import WRONG_ROW
+from .rooms import WRONG_ROW, RoomState, put_room
 from .schema import put_epoch, room_crc
 
 __all__ = ["last_id_of", "open_mark", "renew_all", "renew_room", "settle_mark"]
@@ -108,8 +108,7 @@ def _put(db: sqlite3.Connection, row: tuple[Any, ...], epoch: str) -> bool:
     room, ep, floor, floor_id, head, crc = row
     if room_crc(room, ep, floor, floor_id, head) != crc:
         return False
-    crc = room_crc(room, epoch.encode(), floor, floor_id, head)
-    db.execute("UPDATE ws_rooms SET ep = ?, crc = ? WHERE room = CAST(? AS TEXT)", (epoch, crc, room))
+    put_room(db, room.decode(), RoomState(epoch, floor, floor_id, head, 0))
     return True
 
 

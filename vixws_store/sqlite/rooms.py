@@ -30,6 +30,7 @@ NEWEST_ROWS_MAX = 1_000
 """Rows looked at for one whose checksum is right."""
 
 
+NO_ROW = "it has messages and no row in ws_rooms"
 WRONG_ROW = "its row in ws_rooms is not what was written (checksum)"
 
 
@@ -102,7 +103,7 @@ def find_rooms(db: sqlite3.Connection, rooms: Collection[str]) -> dict[str, Room
     for part in chunks(rest, 1):
         for (name,) in db.execute(_HAS_ROWS[len(part)], part):
             if (room := names.get(name)) is not None:
-                found[room] = RoomDamaged(room, "it has messages and no row in ws_rooms")
+                found[room] = RoomDamaged(room, NO_ROW)
     return found
 
 
@@ -111,10 +112,15 @@ def find_state(db: sqlite3.Connection, room: str) -> RoomState | None:
 
     Raises: `RoomDamaged`, `sqlite3.Error`.
     """
-    found = find_rooms(db, (room,)).get(room)
-    if isinstance(found, RoomDamaged):
-        raise found
-    return found
+    row = db.execute(_STATES[1], (room,)).fetchone()
+    if row is None:
+        if db.execute(_HAS_ROWS[1], (room,)).fetchone() is not None:
+            raise RoomDamaged(room, NO_ROW)
+        return None
+    state = _judge(db, *row)
+    if isinstance(state, str):
+        raise RoomDamaged(room, state)
+    return state
 
 
 def find_id(db: sqlite3.Connection, room: str, off: int) -> int | None:
@@ -137,12 +143,7 @@ def find_id(db: sqlite3.Connection, room: str, off: int) -> int | None:
 
 def raise_floor(db: sqlite3.Connection, room: str, state: RoomState, upto: int) -> None:
     """Writes down that a room is trimmed up to an offset, at most its head; its rows are to be removed after that."""
-    id = find_id(db, room, upto) or 0
-    crc = room_crc(room.encode(), state.ep.encode(), upto, id, state.head)
-    db.execute(
-        "UPDATE ws_rooms SET floor = ?, floor_id = ?, head = ?, crc = ? WHERE room = ?",
-        (upto, id, state.head, crc, room),
-    )
+    put_room(db, room, state._replace(floor=upto, floor_id=find_id(db, room, upto) or 0))
 
 
 def put_head(db: sqlite3.Connection, room: str) -> None:
@@ -152,8 +153,16 @@ def put_head(db: sqlite3.Connection, room: str) -> None:
     """
     state = find_state(db, room)
     if state is not None:
-        crc = room_crc(room.encode(), state.ep.encode(), state.floor, state.floor_id, state.head)
-        db.execute("UPDATE ws_rooms SET head = ?, crc = ? WHERE room = ?", (state.head, crc, room))
+        put_room(db, room, state)
+
+
+def put_room(db: sqlite3.Connection, room: str, state: RoomState) -> None:
+    """Writes how a room stands, with its checksum. Whoever changes a row of `ws_rooms` does it by this."""
+    crc = room_crc(room.encode(), state.ep.encode(), state.floor, state.floor_id, state.head)
+    db.execute(
+        "UPDATE ws_rooms SET ep = ?, floor = ?, floor_id = ?, head = ?, crc = ? WHERE room = ?",
+        (state.ep, state.floor, state.floor_id, state.head, crc, room),
+    )
 
 
 def newest_id(db: sqlite3.Connection) -> int | None:
