@@ -14,7 +14,17 @@ from .log import BatchResult, Page, Position, Redacted
 from .message import Json, JsonMessage, StoredMessage
 from .retention import Retention
 
-__all__ = ["Consumer", "Hurried", "Limited", "MessageStore", "Outbox", "OutboxEntry", "Post", "Retained"]
+__all__ = [
+    "Consumer",
+    "Damageable",
+    "Hurried",
+    "Limited",
+    "MessageStore",
+    "Outbox",
+    "OutboxEntry",
+    "Post",
+    "Retained",
+]
 
 
 class Consumer(Protocol):
@@ -143,6 +153,16 @@ class Hurried(Protocol):
 
         With `flush_s` the flush at the end is over by then. May be called again, which only hurries it more.
         """
+        ...
+
+
+@runtime_checkable
+class Damageable(Protocol):
+    """What a store may offer besides, so that a server can name the rooms that it cannot serve."""
+
+    @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged: what is asked of them fails `store_unavailable`, and only that."""
         ...
 
 

@@ -341,7 +341,7 @@ MISTAKES: list[tuple[list[str], str]] = [
      "--help)"),
     (["srve"], "vixws: unknown command 'srve' (did you mean serve?), expected serve, config, tail, publish or store"),
     (["store", "chek"], "vixws store: unknown action 'chek' (did you mean check?), expected stats, history, check, "
-     "trim, redact or rotate-epoch (try vixws store --help)"),
+     "repair, trim, redact or rotate-epoch (try vixws store --help)"),
 ]  # fmt: skip
 
 

@@ -283,7 +283,7 @@ async def test_a_damaged_time_name_or_number_holds_up_nobody(tmp_path: Path) -> 
     db.execute("UPDATE ws_messages SET ts = 7 WHERE room = 'c' AND off = 2")
     db.execute("UPDATE ws_rooms SET floor = 'x' WHERE room = 'd'")
     db.execute("UPDATE ws_messages SET off = 'x' WHERE room = 'e' AND off = 5")
-    db.execute("INSERT INTO ws_rooms (room, ep) VALUES (CAST(x'61ff' AS TEXT), 'x')")
+    db.execute("INSERT INTO ws_rooms (room, ep, crc) VALUES (CAST(x'61ff' AS TEXT), 'x', 0)")
     db.commit()
     db.close()
     store.retain([Retention(pattern="*", count=2, age_s=1_000_000, bytes=1_000_000)])

@@ -7,9 +7,12 @@ import os
 import secrets
 import sqlite3
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+from .damage import FileDamaged, RoomDamaged
 from .mark import Mark, Marked, is_complete, mark_of, read_mark, sync_log
+from .rooms import WRONG_ROW, RoomState, put_room
+from .schema import put_epoch, room_crc
 
 __all__ = ["last_id_of", "open_mark", "renew_all", "renew_room", "settle_mark"]
 
@@ -17,6 +20,8 @@ LOGGER = logging.getLogger("vixws.store")
 
 UNKNOWN_IDS: Final = 1 << 31
 """How far ids move on where a mark is damaged or gone: more than were ever given between two of its writes."""
+
+_ROOMS: Final = "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc FROM ws_rooms"
 
 _MARKED: Final = "mark"
 """The row of `ws_meta` that says that there is a mark beside the file."""
@@ -66,26 +71,52 @@ def settle_mark(db: sqlite3.Connection, mark: Mark, path: str) -> None:
 
 
 def last_id_of(db: sqlite3.Connection) -> int:
-    """The highest id that was given to a message, or may have been; 0 for none."""
+    """The highest id that was given to a message, or may have been; 0 for none.
+
+    Raises: `FileDamaged` where the counter is not what was written, `sqlite3.Error`.
+    """
     found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ws_messages'").fetchone()
-    return int(found[0]) if found else 0
+    if found is None:
+        return 0
+    if type(found[0]) is not int:
+        raise FileDamaged(f"expected the counter of ids, found {found[0]!r:.80}")
+    return found[0]
 
 
 def renew_all(db: sqlite3.Connection) -> str:
     """Gives all rooms, those that are to come too, one new epoch; returns it. Inside a transaction.
 
-    The messages stay where they are, and belong to it. The work is one row for each room.
+    The messages stay where they are, and belong to it. The work is one row for each room; one that is not what was
+    written stays as it is.
     """
     epoch = _new_epoch(db)
-    db.execute("UPDATE ws_meta SET value = ? WHERE key = 'epoch'", (epoch,))
-    db.execute("UPDATE ws_rooms SET ep = ?", (epoch,))
+    put_epoch(db, epoch)
+    for row in db.execute(_ROOMS).fetchall():
+        _put(db, row, epoch)
     return epoch
 
 
 def renew_room(db: sqlite3.Connection, room: str) -> str | None:
-    """Gives one room a new epoch; returns it, or None where there is no such room. Inside a transaction."""
+    """Gives one room a new epoch; returns it, or None where there is no such room. Inside a transaction.
+
+    Raises: `RoomDamaged` where its row is not what was written.
+    """
+    row = db.execute(f"{_ROOMS} WHERE room = ?", (room,)).fetchone()
+    if row is None:
+        return None
     epoch = _new_epoch(db)
-    return epoch if db.execute("UPDATE ws_rooms SET ep = ? WHERE room = ?", (epoch, room)).rowcount else None
+    if not _put(db, row, epoch):
+        raise RoomDamaged(room, WRONG_ROW)
+    return epoch
+
+
+def _put(db: sqlite3.Connection, row: tuple[Any, ...], epoch: str) -> bool:
+    """Writes a room's epoch, with its checksum, where the one before was right."""
+    room, ep, floor, floor_id, head, crc = row
+    if room_crc(room, ep, floor, floor_id, head) != crc:
+        return False
+    put_room(db, room.decode(), RoomState(epoch, floor, floor_id, head, 0))
+    return True
 
 
 def _new_epoch(db: sqlite3.Connection) -> str:

@@ -7,10 +7,12 @@ from typing import Final
 
 from vixws_core.log import ANY_CONTENT, REDACTED_PAYLOAD, Redacted, message_id
 
-from .schema import MESSAGE_COLUMNS, content_crc
+from .schema import MESSAGE_BYTES, content_crc
 from .writer import LogWriter
 
 __all__ = ["is_purge_due", "purge", "redact"]
+
+_ROW: Final = f"SELECT {MESSAGE_BYTES} FROM ws_messages m WHERE m.room = ? AND m.off = ?"
 
 _PURGE: Final = "purge"
 """The row of `ws_meta` that says that the write-ahead log may have what was redacted."""
@@ -42,21 +44,16 @@ def purge(writer: LogWriter, wait_s: float) -> bool:
 
 
 def _redact(db: sqlite3.Connection, room: str, off: int) -> Redacted | None:
-    texts = db.text_factory
-    db.text_factory = bytes  # A damaged text is redacted all the same.
-    try:
-        row = db.execute(
-            f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off = ?", (room, off)
-        ).fetchone()
-        found = db.execute("SELECT CAST(ep AS BLOB) FROM ws_rooms WHERE room = ?", (room,)).fetchone()
-    finally:
-        db.text_factory = texts
+    row = db.execute(
+        f"SELECT {MESSAGE_BYTES} FROM ws_messages m WHERE m.room = ? AND m.off = ?", (room, off)
+    ).fetchone()
+    found = db.execute("SELECT CAST(ep AS BLOB) FROM ws_rooms WHERE room = ?", (room,)).fetchone()
     if row is None:
         return None
     digest = row[9] if row[8] is None else ANY_CONTENT
     crc = content_crc((*row[:5], REDACTED_PAYLOAD, *row[6:9], digest, *row[10:]))
-    if content_crc(row) != row[12] or crc is None:
-        crc = (crc or 0) ^ 0xFFFFFFFF  # It was damaged before, and stays so: no checksum may say otherwise.
+    if content_crc(row) != row[12]:
+        crc = crc ^ 0xFFFFFFFF if crc >= 0 else 0  # It was damaged, and stays so: no checksum may say otherwise.
     db.execute(
         "UPDATE ws_messages SET payload_json = ?, digest = ?, crc = ? WHERE id = ?",
         (REDACTED_PAYLOAD.decode(), digest, crc, row[0]),

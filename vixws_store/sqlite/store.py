@@ -92,6 +92,11 @@ class SqliteMessageStore:
         return self._worker is not None and self._worker.ready
 
     @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged since the file was opened: what is asked of them fails, and only that."""
+        return () if self._worker is None else self._worker.database.writer.quarantine.rooms
+
+    @property
     def queue_depth(self) -> int:
         """Appends accepted and not yet committed."""
         return 0 if self._worker is None else self._worker.queue_depth
@@ -121,7 +126,7 @@ class SqliteMessageStore:
         limits = self._limits
         path = os.path.realpath(self.path)
         writer = LogWriter(path, self._synchronous, limits.busy_timeout_s, self._pages_max, limits.log_bytes_max)
-        database = Database(path, writer, LogReader(path, limits.busy_timeout_s))
+        database = Database(path, writer, LogReader(path, limits.busy_timeout_s, writer.quarantine))
         upkeep = self._upkeep = Upkeep(self._rules, post)
         worker = self._worker = upkeep.serve(Worker(database, upkeep.post, limits))
         try:
@@ -262,6 +267,11 @@ class _Asks:
 
 async def _close(database: Database) -> None:
     """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
+    try:
+        database.writer.patience.set_each(CHECKPOINT_WAIT_S)
+        await database.write(database.writer.note_heads)
+    except FAILURES as exc:
+        LOGGER.info("ends of rooms not written down: %s", store_error(exc, database.path))
     try:
         if not await database.write(database.writer.checkpoint, CHECKPOINT_WAIT_S):
             LOGGER.warning("store closed without a checkpoint: another process uses %s", database.path)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from .._retention import Cut, Slice, Survey
+from .rooms import find_state, raise_floor
 
 __all__ = ["copy_log", "cut_rows", "surveys", "surveys_after", "weigh"]
 
@@ -23,7 +24,7 @@ SLICE_S: Final = 0.003
 """How long rows are looked for; to remove them takes about as long again."""
 
 _ROWS: Final = (
-    "SELECT id, off, CAST(ts AS BLOB), length(CAST(payload_json AS BLOB)) FROM ws_messages"
+    "SELECT off, CAST(ts AS BLOB), length(CAST(payload_json AS BLOB)) FROM ws_messages"
     " WHERE room = ? AND off > ? ORDER BY off LIMIT ?"
 )
 _ROOM: Final = (
@@ -41,29 +42,28 @@ _ROOMS: Final = (
 def cut_rows(db: sqlite3.Connection, room: str, cut: Cut, rows_max: int) -> Slice:
     """Removes the oldest entries of a room that have to go, in order, at most `rows_max`; the floor moves with them.
 
-    The id at the new floor is kept. Raises: `sqlite3.Error`.
+    The id at the new floor is kept. Raises: `RoomDamaged`, `sqlite3.Error`.
     """
-    found = surveys(db, (room,))[0]
-    if found is None:
+    state = find_state(db, room)
+    if state is None:
         return Slice(0, 0, 0, False)
-    before, head = found.floor, found.head
-    floor = before
     until = time.monotonic() + SLICE_S
     count = size = 0
-    last: tuple[int, int] | None = None
+    floor = state.floor
     more = False
-    for id, off, ts, weight in db.execute(_ROWS, (room, floor, rows_max + 1)):
-        if type(off) is not int or not cut.takes(off, ts, size, before, head):
+    for off, ts, weight in db.execute(_ROWS, (room, floor, rows_max + 1)):
+        if type(off) is not int or not cut.takes(off, ts, size, state.floor, state.head):
             break
         if count and (count >= rows_max or size + weight > SLICE_BYTES or time.monotonic() > until):
             more = True
             break
-        last = (off, id)
+        floor = off
         count += 1
         size += weight
-    if last is not None:
-        floor = last[0]
-        db.execute("UPDATE ws_rooms SET floor = ?, floor_id = ? WHERE room = ?", (*last, room))
+    if not more:
+        floor = max(floor, min(cut.upto, state.head))  # What is lost up to there is forgotten with the rest.
+    if floor > state.floor:
+        raise_floor(db, room, state, floor)
         db.execute("DELETE FROM ws_messages WHERE room = ? AND off <= ?", (room, floor))
     return Slice(count, size, floor, more)
 
@@ -107,7 +107,7 @@ def weigh(db: sqlite3.Connection, room: str, after: int, rows_max: int) -> tuple
     """
     until = time.monotonic() + SLICE_S
     size = 0
-    for _, off, _, weight in db.execute(_ROWS, (room, after, rows_max)):
+    for off, _, weight in db.execute(_ROWS, (room, after, rows_max)):
         if type(off) is not int:
             break
         size += weight

@@ -20,9 +20,10 @@ from vixws_core.protocols import Post
 from vixws_core.retention import Retention
 
 from .._retention import Cut, Keeper, Pace, Slice, Survey
+from .damage import RoomDamaged
 from .failures import store_error
 from .redacting import is_purge_due, purge, redact
-from .trimming import copy_log, cut_rows, surveys, surveys_after, weigh
+from .trimming import copy_log, surveys, surveys_after, weigh
 from .worker import Worker
 from .writer import LogWriter
 
@@ -159,17 +160,20 @@ class _Kept:
 
     async def cut(self, room: str, cut: Cut, rows_max: int) -> tuple[Slice, float]:
         upkeep = self._upkeep
-        found: tuple[Slice, float] = await upkeep.attempt(timed_cut, upkeep.writer, room, cut, rows_max)
+        try:
+            found: tuple[Slice, float] = await upkeep.attempt(timed_cut, upkeep.writer, room, cut, rows_max)
+        except RoomDamaged:
+            return Slice(0, 0, cut.floor, False), 0.0  # The log has named it; nothing of it is touched.
         await upkeep.worker.call("look", copy_log, upkeep.writer.path)
         return found
 
 
 def timed_cut(writer: LogWriter, room: str, cut: Cut, rows_max: int) -> tuple[Slice, float]:
     """One slice, and how long it took. It is not synced: what a power cut brings back goes again, or the next commit
-    syncs it. Raises: `sqlite3.Error`, `OSError`.
+    syncs it. Raises: as `LogWriter.cut`.
     """
     since = time.monotonic()
-    done = writer.change("NORMAL", cut_rows, room, cut, rows_max)
+    done = writer.cut("NORMAL", room, cut, rows_max)
     return done, time.monotonic() - since
 
 

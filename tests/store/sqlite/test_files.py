@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -309,9 +310,8 @@ async def test_nothing_that_others_do_in_good_order_raises_an_alarm(tmp_path: Pa
                 disturb(path, how)
             done[how] = done.get(how, 0) + 1
             payload: dict[str, Any] = {"n": number, "text": TEXT * random.choice([1, 1, 30])}
-            answers = (
-                await store.append_batch([StoreAppend(1, "room", "event", "note", str(payload).encode())])
-            ).answers
+            data = json.dumps(payload).encode()
+            answers = (await store.append_batch([StoreAppend(1, "room", "event", "note", data)])).answers
             assert isinstance(answers[0], StoreAppended)
             if number % 7 == 0:  # It writes nothing, unless it was trimmed.
                 ask = StoreAppend(1, "room", "event", "note", b"{}", "mid", b"digest")

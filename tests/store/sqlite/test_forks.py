@@ -50,7 +50,7 @@ def open_under(folder: Path) -> list[str]:
 
 
 async def test_a_child_has_none_of_a_stores_files_open(tmp_path: Path) -> None:
-    store, outbox = SqliteMessageStore(tmp_path / "a.db"), SqliteOutbox(tmp_path / "out.db")
+    store, outbox = SqliteMessageStore(tmp_path / "a.db", synchronous="NORMAL"), SqliteOutbox(tmp_path / "out.db")
     async with store.run(), outbox.run():
         await store.append("event", "room", "note", {})
         (tmp_path / "a.db.lock").unlink()

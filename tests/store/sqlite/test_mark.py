@@ -459,7 +459,9 @@ def test_a_store_that_syncs_each_commit_has_no_mark(tmp_path: Path) -> None:
 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
     with sqlite3.connect(tmp_path / "a.db") as db:
-        assert db.execute("SELECT key FROM ws_meta ORDER BY key").fetchall() == [("epoch",), ("schema_version",)]
+        assert db.execute("SELECT key FROM ws_meta ORDER BY key").fetchall() == [
+            (name,) for name in ("crc", "epoch", "rooms", "schema_version")
+        ]
     db.close()
 
 
