@@ -206,6 +206,11 @@ FILE_DAMAGE = {
         "UPDATE sqlite_master SET sql = replace(sql, 'payload_json', 'payload_jsoo') WHERE name = 'ws_messages'",
         "the table ws_messages is not as it was made",
     ),
+    "an odd space": (
+        "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL)', CAST(x'4e4f54a04e554c4c29' AS TEXT))"
+        " WHERE name = 'ws_meta'",
+        "the table ws_meta is not as it was made",
+    ),
     "no tables": ("DELETE FROM sqlite_master", "expected the tables of a store or an empty file, found"),
 }
 

@@ -100,6 +100,28 @@ def test_200_bits_of_rooms_values_counter_and_indexes_are_never_served_wrong_and
     assert changed > 100
 
 
+@pytest.mark.parametrize("kind", ["another stands there twice", "its name is no text", "its row is gone"])
+def test_a_room_that_cannot_be_found_begins_as_another_log(
+    clean: tuple[bytes, Served, object], tmp_path: Path, kind: str
+) -> None:
+    data, was, _ = clean
+    path = copy(data, tmp_path / "a.db")
+    (page,) = pages_of(path)["ws_rooms"]
+    cells = page * 4096 + 8  # A leaf's pointers to its cells, by names: africa, asia, europe, gone.
+    if kind == "another stands there twice":
+        copy(data[: cells + 6] + data[cells + 4 : cells + 6] + data[cells + 8 :], path)
+    elif kind == "its name is no text":
+        change(path, "UPDATE ws_rooms SET room = CAST(room AS BLOB) WHERE room = 'gone'")
+    else:
+        change(path, "DELETE FROM ws_rooms WHERE room = 'gone'")
+
+    assert not check(path).sound
+    found = serve(path)
+    assert faults(was, found) == []
+    assert found.places["gone"].ep != was.places["gone"].ep
+    assert found.places["asia"] == was.places["asia"]
+
+
 def test_what_is_served_wrong_is_noticed(clean: tuple[bytes, Served, object], tmp_path: Path) -> None:
     path = copy(clean[0], tmp_path / "a.db")
     with closing(sqlite3.connect(path)) as db, db:
