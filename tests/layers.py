@@ -24,7 +24,8 @@ GROUND: Final = {
     "effects": "message",
     "sizes": "bucket message",
     "retention": "errors names",
-    "log": "codes effects errors inputs message sizes",
+    "roomlog": "message",
+    "log": "codes effects errors inputs message roomlog sizes",
     "protocols": "effects inputs log message retention",
     "pump": "",
 }

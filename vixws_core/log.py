@@ -26,6 +26,7 @@ from .inputs import (
     StoreRead,
 )
 from .message import StoredMessage
+from .roomlog import RoomLog
 from .sizes import Sizes, size_of
 
 __all__ = [
@@ -125,34 +126,6 @@ def id_number(text: str) -> int:
     return int(text)
 
 
-class _Room:
-    __slots__ = ("ep", "floor", "floor_id", "keys", "name", "rows")
-
-    def __init__(self, name: str, ep: str) -> None:
-        self.name: str = name
-        self.ep: str = ep
-        self.floor: int = 0
-        self.floor_id: str = ""
-        self.rows: list[StoredMessage] = []
-        self.keys: dict[tuple[str, str], tuple[int, bytes | None]] = {}
-        """Offset and digest of each key, in the order of offsets."""
-
-    def id_at(self, off: int) -> str | None:
-        """The id at an offset, that of the floor included; None where there is none."""
-        if self.floor < off <= self.head:
-            return self.rows[off - self.floor - 1].id
-        return self.floor_id if off == self.floor and off else None
-
-    @property
-    def head_id(self) -> str:
-        """The id of the newest entry, "" where there never was one."""
-        return self.rows[-1].id if self.rows else self.floor_id
-
-    @property
-    def head(self) -> int:
-        return self.floor + len(self.rows)
-
-
 class PureLog:
     """Rooms' logs in memory: dense offsets per room, one rising id counter, unique keys.
 
@@ -174,7 +147,7 @@ class PureLog:
         self._sizes = Sizes()
         """Of entries, where there is a bound."""
         self._last_id = last_id
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, RoomLog] = {}
 
     def append_batch(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all, in order, as one commit at the time `ts` (RFC 3339).
@@ -188,7 +161,7 @@ class PureLog:
         for ask in appends:
             room = self._rooms.get(ask.room)
             if room is None:
-                room = self._rooms[ask.room] = _Room(ask.room, self.epoch)
+                room = self._rooms[ask.room] = RoomLog(ask.room, self.epoch)
             elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
@@ -238,24 +211,14 @@ class PureLog:
         if self._forgot is not None:
             self._forgot(forgotten)
 
-    def _drop(self, kept: _Room, count: int) -> None:
+    def _drop(self, kept: RoomLog, count: int) -> None:
         """Forgets the oldest entries of a room, and their keys."""
-        old = kept.rows[:count]
-        kept.floor_id = old[-1].id
-        kept.floor += count
-        del kept.rows[:count]
-        keys: list[tuple[str, str]] = []
-        for key, (off, _) in kept.keys.items():
-            if off > kept.floor:
-                break
-            keys.append(key)
-        for key in keys:
-            del kept.keys[key]
+        old = kept.forget(count)
         if self.bytes_max is not None:
             self._sizes.add(kept.name, -sum(map(size_of, old)))
 
     @staticmethod
-    def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
+    def _repeat(room: RoomLog, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
         if digest not in (ask.digest, ANY_CONTENT):
             message = f"mid {ask.mid!r:.140} was stored before with another content"
             return StoreFailed(ask.request, MID_CONFLICT, message, False)

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from tests.store.damaged import Served, copy, faults, fill, meaning, serve
+from tests.store.damaged import Served, change, copy, faults, fill, meaning, serve
 from vixws_core.errors import StoreError
 from vixws_store.inspect import check
 
