@@ -77,8 +77,9 @@ THREATS: Final = (
     Threat(
         7,
         "A flood of tiny frames or of messages",
-        "So many are taken from a connection, then others have their turn. Over the rate of a connection or a user it"
-        " is not read until its messages are due; nothing is lost",
+        "So many are taken from a connection, and of few that flood, then others have their turn. Over the rate of a"
+        " connection or a user it is not read until its messages are due; nothing is lost. Coming back is no new"
+        " allowance: an address and a user owe what their connections had spent",
         ("maxEventsPerStep 64", "maxPendingMessages 64", "rateLimit 0", "rateBurst 5000", "userRateLimit 0"),
     ),
     Threat(
@@ -250,8 +251,8 @@ THREATS: Final = (
     Threat(
         32,
         "Small questions with large answers: replay, history, resumes",
-        "Pages bounded in rows and bytes, one read of a connection at a time, no more than it takes; questions have a"
-        " rate, in which 50 rows count as one more",
+        "Pages bounded in rows and bytes, one read of a connection at a time, no more than it takes, and few for all"
+        " together, in turn; questions have a rate, in which 50 rows count as one more",
         ("pageRows 500", "pageSize 262144", "askRate 64"),
     ),
     Threat(

@@ -53,8 +53,8 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
 
     `typed`: text messages must be envelopes, anything else is answered `$err`; with False, text that is no
     envelope reaches the application as it is. `guarded`: types whose publishes go to the
-    application instead of the log, `*` for those of all types. `limited`: whether the rate of messages holds for it,
-    where more is known of its peer than `Connected` said. `headers` are added to the answer.
+    application instead of the log, `*` for those of all types. `limited`: as in `Connected`, where more is known of its
+    peer than that said. `headers` are added to the answer.
 
     `user`: who this is, for `expires_in_s` more seconds (None: for good). Where the hub's policy wants that to be
     proved and `user` is None, the first message must be a `$hello` with a token.
@@ -64,7 +64,7 @@ class Accept(msgspec.Struct, frozen=True, gc=False):
     subprotocol: str | None = None
     typed: bool = True
     guarded: frozenset[str] = frozenset()
-    limited: bool | None = None
+    limited: bool | str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     user: str | None = None
     expires_in_s: float | None = None
@@ -213,14 +213,15 @@ class Shutdown(msgspec.Struct, frozen=True, gc=False):
 class Connected(msgspec.Struct, frozen=True, gc=False):
     """A transport has been accepted. `conn` is a number never used before; `peer` is its address, for logs.
 
-    `limited`: whether the rate of messages holds for it. `waited_s`: how much of the time for its handshake is gone
-    already, for TLS.
+    `limited`: whether rates hold for it; a text says that they do, and for whom: what connections of the same text (an
+    address) had spent when they ended, those that come after them lack. `waited_s`: how much of the time for its
+    handshake is gone already, for TLS.
     """
 
     conn: int
     peer: str = ""
     secure: bool = False
-    limited: bool = True
+    limited: bool | str = True
     waited_s: float = 0.0
 
 

@@ -18,6 +18,7 @@ from vixws_anyio.transport.interface import Watched
 from vixws_anyio.transport.loops import driver_for
 from vixws_anyio.transport.pieces import Piece
 from vixws_anyio.transport.socket import SocketTransport
+from vixws_anyio.transport.turns import READS_MAX, Turns
 from vixws_core.effects import Broadcast
 from vixws_core.inputs import BytesFlushed, BytesReceived, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump
@@ -207,6 +208,100 @@ def test_one_wake_up_accepts_64_connections() -> None:
                 sock.close()
 
     assert counts == [64, 70]
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+class Toil(Record):
+    """A door that takes as many milliseconds for each read as it has bytes."""
+
+    now = 0.0
+
+    def handle(self, input: Input, now: float, /) -> list[Any]:
+        if isinstance(input, BytesReceived):
+            self.now += len(input.data) / 1_000
+        return super().handle(input, now)
+
+
+@contextmanager
+def sending(sizes: Iterable[int]) -> Generator[tuple[StillDriver, list[SocketTransport], list[socket.socket]]]:
+    """A driver with connections whose peers have sent so many bytes each, which were read."""
+    driver, door = StillDriver(), Toil()
+    driver.told = door
+    driver.attach(Pump(door, monotonic))
+    driver.turns = Turns(driver.wake, lambda: door.now)
+    peers: list[socket.socket] = []
+    links: list[SocketTransport] = []
+    try:
+        for conn, size in enumerate(sizes):
+            ours, theirs = socket.socketpair()
+            peers.append(theirs)
+            ours.setblocking(False)
+            link = SocketTransport(driver, ours, conn, "192.0.2.1:9")
+            links.append(link)
+            driver.links[conn] = link
+            link.resume()
+            theirs.sendall(b"x" * size)
+            link.receive()
+        driver.tick()
+        yield driver, links, peers
+    finally:
+        driver.close()
+        for peer in peers:
+            peer.close()
+
+
+def turn(driver: StillDriver, links: Sequence[SocketTransport]) -> list[int]:
+    """One turn of a loop in which all are readable; returns who was read."""
+    driver.told.clear()
+    for link in links:
+        link.receive()
+    read = [input.conn for input in driver.told if isinstance(input, BytesReceived)]
+    driver.tick()
+    return read
+
+
+def test_of_those_who_make_much_work_so_many_are_read_in_a_turn_and_each_in_its_turn() -> None:
+    with sending([1] * 20) as (driver, links, peers):
+        turns: list[list[int]] = []
+        for _ in range(20):
+            for peer, link in zip(peers, links, strict=True):
+                if not turns or link.conn in turns[-1]:
+                    peer.sendall(b"x")
+            turns.append(turn(driver, links))
+
+        assert {len(read) for read in turns} == {READS_MAX}
+        rounds = -(-20 // READS_MAX)
+        for at in range(20 - rounds):
+            assert {conn for read in turns[at : at + rounds] for conn in read} == set(range(20))
+
+
+def test_who_makes_little_work_is_read_at_once_and_who_did_as_well_next_time() -> None:
+    with sending([1] * 20 + [0] * 5) as (driver, links, peers):
+        driver.turns.clock = lambda: 0.0  # From here on nothing takes any time.
+        for peer in peers:
+            peer.sendall(b"x")
+        assert turn(driver, links) == [0, 1, 2, 20, 21, 22, 23, 24]
+        for peer in peers[:3]:
+            peer.sendall(b"x")
+        assert turn(driver, links) == [0, 1, 2, 3, 4, 5]
+
+
+def test_who_waits_for_a_turn_has_the_loop_asked_for_it_and_loses_it_when_it_is_not_read() -> None:
+    with sending([1] * (READS_MAX + 2)) as (driver, links, peers):
+        for peer in peers:
+            peer.sendall(b"x")
+        asked = driver.ticks_asked
+        for link in links:
+            link.receive()
+        assert driver.ticks_asked == asked + 1
+        driver.tick()
+        for peer in peers[:READS_MAX]:
+            peer.sendall(b"x")
+        # The two whose turn it is are not read: paused, perhaps, or gone.
+        assert turn(driver, links[:READS_MAX]) == [0]
+        assert turn(driver, links[:READS_MAX]) == [1, 2]
 
 
 # ---- writing ------------------------------------------------------------------------------------

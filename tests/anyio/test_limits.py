@@ -383,8 +383,8 @@ def test_row_11_a_trusted_proxy_has_no_limit_and_its_clients_have_one_each() -> 
     assert admission.identify(3, "203.0.113.6")
     admission.release(0)
     assert admission.identify(2, "203.0.113.5")
-    assert admission.is_limited("203.0.113.5")
-    assert not admission.is_limited("10.0.0.1")
+    assert admission.limited_as("203.0.113.5") == "203.0.113.5"
+    assert not admission.limited_as("10.0.0.1")
 
 
 @pytest.mark.threat(11)

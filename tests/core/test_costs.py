@@ -1,4 +1,5 @@
-"""What must not grow: heap entries with resumes, a retry with other sessions, a publish with one who is parked."""
+"""What must not grow: heap entries with resumes, a retry with other sessions, a publish with one who is parked, a
+head's bytes with those before them."""
 
 from __future__ import annotations
 
@@ -11,14 +12,16 @@ from typing import Any
 import vixws_core
 from vixws_core import HubConfig
 from vixws_core.inputs import HandlerFinished, Publish, StoreFailed
+from vixws_core.wire.http import HeadReader
 
 from .harness import Harness, text_frame
 
 CORE = str(Path(vixws_core.__file__).parent / "hub")
+WIRE = str(Path(vixws_core.__file__).parent / "wire")
 
 
-def lines(act: Callable[[], object]) -> int:
-    """Lines of the hub that run while `act` does."""
+def lines(act: Callable[[], object], folder: str = CORE) -> int:
+    """Lines of the hub, or of another folder, that run while `act` does."""
     count = 0
 
     def line(frame: FrameType, event: str, _: object) -> Any:
@@ -28,7 +31,7 @@ def lines(act: Callable[[], object]) -> int:
         return line
 
     def call(frame: FrameType, event: str, _: object) -> Any:
-        return line if frame.f_code.co_filename.startswith(CORE) else None
+        return line if frame.f_code.co_filename.startswith(folder) else None
 
     before = sys.gettrace()
     sys.settrace(call)
@@ -100,3 +103,24 @@ def publishing(parked: int, members: int = 200) -> int:
 
 def test_one_who_is_parked_makes_no_publish_look_at_all_members() -> None:
     assert publishing(parked=1) <= publishing(parked=0) + 20
+
+
+class Looked(bytearray):
+    """A buffer that counts the bytes which are searched for the end of a head."""
+
+    searched = 0
+
+    def find(self, *arguments: Any) -> int:
+        self.searched += len(self) - arguments[1]
+        return super().find(*arguments)
+
+
+def test_a_head_that_comes_byte_by_byte_is_looked_at_once() -> None:
+    reader = HeadReader(8_192, 64)
+    looked = reader._buffer = Looked()
+    head = b"GET / HTTP/1.1\r\nHost: example.com\r\nX: " + b"x" * 4_000 + b"\r\n\r\n"
+    steps = [lines(lambda at=at: reader.feed(head[at : at + 1]), WIRE) for at in range(len(head) - 1)]  # type: ignore[misc]
+
+    assert looked.searched <= 4 * len(head)
+    assert max(steps) - min(steps) <= 2, "the last byte costs as much as the first"
+    assert reader.feed(head[-1:])[0] is not None

@@ -29,6 +29,7 @@ from ..server.runtime import Listening
 from ..server.server import Server
 from ..server.signals import signals_heeded
 from ..server.tls import load_certificate, server_context
+from .process import memory_given_back, settle_process
 from .terminal import FAILED, OK, USAGE, CommandFailed, complain, faults_of, is_fault_of_caller
 
 __all__ = ["check_chat", "find_application", "heed_signals", "leave", "serve"]
@@ -116,6 +117,7 @@ def serve(
     server.config = config
     if config.tls_cert is not None:
         server.tls = server_context(config)
+    settle_process()
     announced: list[Listening] = []
 
     def ready(listening: Listening) -> None:
@@ -154,7 +156,7 @@ def heed_signals(handler: Callable[[int, FrameType | None], object] | signal.Han
 
 
 async def _run(server: Server, config: Config, ready: Callable[[Listening], None]) -> None:
-    async with signals_heeded(server.stop, partial(_reload, server, config)):
+    async with memory_given_back(), signals_heeded(server.stop, partial(_reload, server, config)):
         await server.serve(ready=ready)
 
 

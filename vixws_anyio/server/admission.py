@@ -187,9 +187,9 @@ class Admission:
             address = address.ipv4_mapped
         return any(address in network for network in self._proxies)
 
-    def is_limited(self, host: str) -> bool:
-        """Whether the limits of one address hold for this one."""
-        return bool(self._key(host))
+    def limited_as(self, host: str) -> str:
+        """The IPv4 address or IPv6 /64 whose limits hold for this address; "": none do."""
+        return self._key(host)
 
     def opened(self, conn: int) -> None:
         """It is open: it is not opening any more."""

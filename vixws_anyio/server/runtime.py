@@ -181,7 +181,7 @@ class Runtime:
         if not self._over:
             self._pump.put(*inputs)
 
-    def _arrived(self, conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool | None] | None:
+    def _arrived(self, conn: int, headers: tuple[tuple[str, str], ...]) -> tuple[str, bool | str | None] | None:
         """Who sends a request: the peer, or whom a trusted proxy names; None where that address has too many."""
         assert self._driver is not None
         peer, admission = self._driver.peer(conn), self._admission
@@ -189,7 +189,7 @@ class Runtime:
         client = admission.client_of(host_of(peer), ",".join(forwarded)) if forwarded else host_of(peer)
         if client == host_of(peer):
             return peer, None
-        return (client, admission.is_limited(client)) if admission.identify(conn, client) else None
+        return (client, admission.limited_as(client) or False) if admission.identify(conn, client) else None
 
     def _is_ready(self) -> bool:
         return not self._draining and (self._store is None or self._store.ready)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from time import monotonic
 from typing import Any, Final
 
 from vixws_core.effects import Broadcast, CloseTransport, Effect, Opened, PauseReading, ResumeReading, SendBytes
@@ -21,6 +22,7 @@ from ..logs import clean, log
 from . import forks
 from .interface import Gate, Transport, Watched
 from .socket import SocketTransport
+from .turns import Turns
 
 __all__ = ["Driver", "host_of"]
 
@@ -53,6 +55,8 @@ class Driver(ABC):
         self.links: dict[int, Transport] = {}
         self.flushed: list[tuple[int, int]] = []
         """What was written since the last tick: (conn, bytes)."""
+        self.turns: Turns = Turns(self.wake, monotonic)
+        """Who is read between two ticks."""
         self._gate = gate
         self._unlinked: dict[int, Callable[[], object]] = {}
         """For admitted connections without a transport yet, how to end them."""
@@ -156,6 +160,7 @@ class Driver(ABC):
         """Flushes dirty outboxes, tells what was written and who is gone, and sets the timer."""
         pump = self._pump
         assert pump is not None
+        self.turns.begin()
         if self._due:
             self._due = False
             self._tell(TimePassed())
@@ -250,7 +255,7 @@ class Driver(ABC):
         """Registers the transport of an admitted connection, and tells the hub; `waited_s` as in `Connected`."""
         self._unlinked.pop(link.conn, None)
         self.links[link.conn] = link
-        self.put(Connected(link.conn, link.peer, secure, self._gate.is_limited(host_of(link.peer)), waited_s))
+        self.put(Connected(link.conn, link.peer, secure, self._gate.limited_as(host_of(link.peer)) or False, waited_s))
 
     def lost(self, link: Transport, reason: str) -> None:
         """The transport is over: it is closed and forgotten, and the hub is told, once."""

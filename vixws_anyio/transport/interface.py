@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from vixws_core.inputs import BytesReceived
 
 from .pieces import Piece
+from .turns import Turns
 
 __all__ = ["LINGER_S", "READ_BYTES", "Gate", "Host", "SocketHost", "Transport", "Watched"]
 
@@ -108,7 +109,9 @@ class Host(Protocol):
 
 
 class SocketHost(Host, Protocol):
-    """What a connection needs of a driver that watches its socket."""
+    """What a connection needs of a driver that watches its socket. `turns` say when who has much to say is read."""
+
+    turns: Turns
 
     def flush(self, link: Transport) -> None:
         """The peer takes bytes again."""
@@ -146,8 +149,8 @@ class Gate(Protocol):
         """The connection, opening still, that must end because of the one admitted last; told once."""
         ...
 
-    def is_limited(self, host: str) -> bool:
-        """Whether the limits of one address hold for this one."""
+    def limited_as(self, host: str) -> str:
+        """The address whose limits hold for this one; "": none do."""
         ...
 
     def opened(self, conn: int) -> None:

@@ -9,6 +9,7 @@ from vixws_core.inputs import BytesReceived
 
 from .interface import LINGER_S, READ_BYTES, SocketHost
 from .pieces import JOIN_MAX, Piece, gather
+from .turns import MUCH_S
 
 __all__ = ["SocketTransport"]
 
@@ -27,6 +28,7 @@ class SocketTransport:
         "_ended",
         "_finishing",
         "_lingering",
+        "_much",
         "conn",
         "dirty",
         "driver",
@@ -50,9 +52,14 @@ class SocketTransport:
         self._lingering = False
         self._ended = False
         self._discarded = 0
+        self._much = False
+        """Whether what the last read brought took long."""
 
     def receive(self) -> bool:
-        """Reads once; whether the read was full, so that more may be there already."""
+        """Reads once, where it is its turn; whether the read was full, so that more may be there already."""
+        turns = self.driver.turns
+        if self._much and not turns.has(self.conn):
+            return False
         try:
             data = self.sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -68,10 +75,12 @@ class SocketTransport:
         if not data:
             self._end_of_stream()
             return False
+        began = turns.clock()
         try:
             self.driver.put(BytesReceived(self.conn, data))
         except Exception as exc:
             self.driver.failed(self, exc)
+        self._much = turns.clock() - began >= MUCH_S
         return len(data) == READ_BYTES
 
     def flush(self) -> bool:

@@ -46,7 +46,7 @@ SUBPROTOCOL: Final = "vixws.v1"
 _PLAIN: Final = (("content-type", "text/plain; charset=utf-8"),)
 
 Pages: TypeAlias = Callable[[str, str, tuple[tuple[str, str], ...]], tuple[int, tuple[tuple[str, str], ...], bytes]]
-Arrived: TypeAlias = Callable[[int, tuple[tuple[str, str], ...]], tuple[str, bool | None] | None]
+Arrived: TypeAlias = Callable[[int, tuple[tuple[str, str], ...]], tuple[str, bool | str | None] | None]
 """Of a connection and its request's headers: the peer's address and whether rates hold for it; None: it is refused."""
 
 
@@ -246,7 +246,7 @@ class App:
         effect: Requested,
         route: tuple[Router, tuple[str, ...]],
         peer: str,
-        limited: bool | None,
+        limited: bool | str | None,
         request: AuthRequest | None,
         user: User | None,
         expires_in_s: float | None,

@@ -127,8 +127,8 @@ class Arrivals:
         connection.reader = reader(message_bytes_max=config.message_bytes_max, fragments_max=config.fragments_max)
         if agreed is not None:
             connection.codec = agreed[1]
-        self._rates.begin(connection, limited)
         self._lifecycle.opened(connection, step.now)
+        self._rates.begin(connection, limited)
         self._outbox.send(connection, switching)
         self._identities.began(session, Opened(connection.id, request.target, input.subprotocol))
         self._timers.begin_anew(connection)

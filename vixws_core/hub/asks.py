@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .lookup import HistoryAsked
 from .model import Member
 
 __all__ = [
@@ -44,24 +45,15 @@ class CursorAsked(msgspec.Struct, frozen=True):
 
 
 class PageAsked(msgspec.Struct, frozen=True):
-    """A page that members lack: the room, its log by the number of `changes`, behind which offset, up to which, and how many bytes.
+    """A page that members lack: the room and its `changes`, behind which offset, up to which, and how many bytes.
 
-    `members` grows while the page is on its way: an identical read is asked for once.
+    `members` grows while the page is on its way: an identical read is asked for once. `load`: what the read weighs.
     """
 
     key: tuple[str, int, int, int]
     until: int
     members: list[Member]
-
-
-class HistoryAsked(msgspec.Struct, frozen=True, gc=False):
-    """A client's `$history`."""
-
-    conn: int
-    ref: str | None
-    room: str
-    newest_first: bool
-    weight: int
+    load: int
 
 
 class PositionAsked(msgspec.Struct, frozen=True, gc=False):

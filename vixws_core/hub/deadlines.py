@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Final
+
 from ..codes import (
     CLOSE_GOING_AWAY,
     CLOSE_POLICY,
@@ -25,7 +28,10 @@ from .sessions.inbox import Inbox
 from .sessions.lifecycle import Lifecycle
 from .step import Step
 
-__all__ = ["Deadlines"]
+__all__ = ["READY_PER_STEP_MAX", "Deadlines"]
+
+READY_PER_STEP_MAX: Final = 2
+"""Connections whose waiting bytes are looked at in one step, each for as many frames as a step may take of one."""
 
 
 class Deadlines:
@@ -57,7 +63,8 @@ class Deadlines:
         """Goes on with the bytes that waited for this step, and looks at whose time has come."""
         step = self._step
         if step.ready:
-            for id in tuple(step.ready):
+            # The others come first in the next step: in between, whoever has little to say is heard.
+            for id in tuple(islice(step.ready, READY_PER_STEP_MAX)):
                 connection = step.connections[id]
                 self._reading.forget_ready(connection)
                 self._inbox.feed(connection, b"")

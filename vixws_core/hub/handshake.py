@@ -12,10 +12,10 @@ class Handshake:
 
     __slots__ = ("head", "limited", "request", "trailing_data")
 
-    def __init__(self, head: HeadReader, limited: bool) -> None:
+    def __init__(self, head: HeadReader, limited: bool | str) -> None:
         self.head: HeadReader = head
-        self.limited: bool = limited
-        """Whether the rate of messages holds for it."""
+        self.limited: bool | str = limited
+        """Whether rates hold for it; a text: of whom."""
         self.request: Head | None = None
         self.trailing_data: bytes = b""
         """Bytes that came with or after the request."""

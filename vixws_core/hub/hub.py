@@ -166,13 +166,13 @@ class Hub:
         pages = Pages(step, timers, asks)
         cursors = self._cursors = Cursors(step, outbox, unstored, pages)
         members = self._members = Members(step, outbox, unstored, asks, pages, cursors)
-        lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members)
         rates = self._rates = Rates(step, reading)
+        lifecycle = self._lifecycle = Lifecycle(step, timers, reading, outbox, asks, members, rates)
         policy = policy or Policy()
         grants = self._grants = Grants(step, timers, outbox, asks, members, lifecycle, rates, policy)
         identities = self._identities = Identities(step, outbox, asks, lifecycle, rates, grants, policy)
         publishing = self._publishing = Publishing(step, reading, outbox, asks, members, lifecycle, rates, grants)
-        history = self._history = History(step, reading, outbox, asks, members, lifecycle, rates, grants)
+        history = self._history = History(step, reading, outbox, asks, pages, members, lifecycle, rates, grants)
         resume = self._resume = Resume(step, lifecycle)
         requests = Requests(step, outbox, members, lifecycle, rates, grants, identities, publishing, history, resume)
         inbox = self._inbox = Inbox(step, timers, reading, outbox, lifecycle, rates, requests)
@@ -271,6 +271,11 @@ class Hub:
     def sessions_remembered(self) -> int:
         """Sessions that said `$hello` and are open, or may be taken up again (PROTOCOL §2)."""
         return self._resume.remembered
+
+    @property
+    def debts_remembered(self) -> int:
+        """Addresses and users whose connections ended with less than all of their allowances, not long ago."""
+        return self._rates.debts
 
     @property
     def tail_bytes(self) -> int:

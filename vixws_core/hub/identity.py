@@ -26,12 +26,14 @@ Expiry = tuple[float | None, float | None]
 class Budget:
     """The allowances of one connection, or of all connections of one user."""
 
-    __slots__ = ("asks", "messages", "rooms")
+    __slots__ = ("address", "asks", "messages", "rooms")
 
-    def __init__(self, messages: TokenBucket, asks: TokenBucket, rooms: TokenBucket) -> None:
+    def __init__(self, messages: TokenBucket, asks: TokenBucket, rooms: TokenBucket, address: str = "") -> None:
         self.messages: TokenBucket = messages
         self.asks: TokenBucket = asks
         self.rooms: TokenBucket = rooms
+        self.address: str = address
+        """Whose connections after this one lack what it spent; "": nobody's."""
 
 
 class Identity:

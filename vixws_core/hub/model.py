@@ -19,6 +19,8 @@ from ..wire.envelope import Envelope
 from ..wire.frames import FrameReader
 from .handshake import Handshake
 from .identity import Budget, Identity
+from .lookup import HistoryAsked
+from .pause import Pause
 from .rooms.tail import Tail
 
 __all__ = [
@@ -95,28 +97,6 @@ SENDABLE: Final = (OPEN, ENDING)
 """Something can still be sent."""
 HANDLED: Final = (OPEN, ENDING, GONE)
 """What was received is still handled."""
-
-
-class Pause:
-    """Why a connection is not read, as bits of `Connection.pauses`.
-
-    Plain numbers: an IntFlag's `&` takes 1 to 2 µs, and each message needs several (measured, CPython 3.11 and 3.13).
-    """
-
-    QUEUED: Final = 1
-    """Its messages wait for the application."""
-    PARKED: Final = 2
-    """It does not take what it is sent."""
-    BACKLOG: Final = 4
-    """Its bytes wait to be parsed."""
-    UNANSWERED: Final = 8
-    """Too many of its publishes and questions are not answered."""
-    RATE: Final = 16
-    """It sends more messages a second than it may, or more compressed ones."""
-    CROWDED: Final = 32
-    """All connections together hold too much, and it holds some of that."""
-    HOLDING: Final = 2 | 8 | 16
-    """Its frames are not even parsed: it has asked for more than it takes, or than is its due."""
 
 
 class Connection:
@@ -230,6 +210,7 @@ class Session:
         "guards_all",
         "hello",
         "identity",
+        "lookups",
         "memberships",
         "page_pending",
         "queue",
@@ -270,6 +251,8 @@ class Session:
         self.memberships: dict[str, Member] | None = None
         self.catching_up: deque[Member] | None = None
         """Members whose cursor is before their room's head, in turn."""
+        self.lookups: deque[HistoryAsked] | None = None
+        """What it asks of rooms' logs by `$history` and the store was not asked for yet."""
         self.page_pending: bool = False
         """One read of the store for it is under way."""
         self.dropped: dict[str, int] | None = None

@@ -42,11 +42,15 @@ def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
             payload = {"by": client.index, "n": number, "pad": "y" * size}
             # Keys that other clients use too: a key belongs to its sender.
             mid = f"n{number}" if stream.random() < 0.5 else None
-            client.publish(room, "note", payload, mid=mid, kind="event" if stream.random() < 0.8 else "memo")
+            client.publish(
+                room, stream.choice(habits.types), payload, mid=mid, kind="event" if stream.random() < 0.8 else "memo"
+            )
         elif choice < 0.87:
             client.request("$position", room)
         elif choice < 0.94:
             client.request("$history", room, _question(stream, truth.head(room)))
+        elif choice < 0.96 and habits.sends:
+            client.send(stream.choice(habits.sends), {"n": stream.randint(0, 99)})
         elif choice < 0.99:
             client.send(
                 "chat.message", {"room": room, "user": f"c{client.index}", "text": f"{chance.of('text').random()}"}

@@ -85,7 +85,7 @@ def check_answer(id: int, heard: Heard, asked: Asked, truth: Truth, config: HubC
     elif heard.type == "$left":
         check(heard.room == asked.room, f"connection {id}: {heard!r:.200} to {asked!r:.200}")
     elif heard.type in ("$welcome", "$pong"):
-        _check_welcome(id, heard, config)
+        _check_welcome(id, heard, asked, config, conn)
 
 
 def _check_position(id: int, heard: Heard, asked: Asked, truth: Truth) -> None:
@@ -105,6 +105,8 @@ def _check_page(id: int, heard: Heard, asked: Asked, truth: Truth, config: HubCo
     """`$page`: the entries asked for, in order, as many as fit; `more` says whether there are others behind them."""
     who = f"connection {id}: $page to {asked!r:.200}"
     room = asked.room or ""
+    # PROTOCOL §1: "No server message exceeds limits.message_bytes + 4 KiB".
+    check(len(heard.raw) <= config.message_bytes_max + 4_096, f"{who} has {len(heard.raw)} bytes")
     page = _PAGES.decode(heard.raw)
     rows = [_ROWS.decode(raw) for raw in page.messages]
     check(heard.room == room and len(rows) <= asked.limit, f"{who}: {len(rows)} messages of {heard.room!r}")
@@ -174,7 +176,7 @@ def _check_ack(id: int, heard: Heard, asked: Asked, truth: Truth, config: HubCon
         check(dup is True or off > asked.head, f"{who}: no dup, and there before it was asked for")
 
 
-def check_error(id: int, heard: Heard, asked: Asked | None, config: HubConfig, conn: Conn) -> None:
+def check_error(id: int, heard: Heard, asked: Asked | None, config: HubConfig, conn: Conn, truth: Truth) -> None:
     """`$err`: whether the same may be sent again, and that what it says is so."""
     told = heard.payload
     code = told.get("code")
@@ -189,8 +191,9 @@ def check_error(id: int, heard: Heard, asked: Asked | None, config: HubConfig, c
         check(not is_stored(config, asked.room or ""), f"{who}: the room is stored")
     elif code == BAD_JSON:
         check(not _is_json(asked.text), f"{who}: it is JSON")
-    elif code in (STORE_UNAVAILABLE, MID_CONFLICT):
-        check(asked.type[:1] != "$" or code == STORE_UNAVAILABLE, f"{who}: no publish")
+    elif code == MID_CONFLICT:
+        contents = truth.offered.get((asked.scope, asked.room or asked.inner_room, asked.mid or ""), set())
+        check(len(contents) > 1, f"{who}: it is the one content of this key")
 
 
 def _is_json(text: str | bytes) -> bool:
@@ -201,13 +204,16 @@ def _is_json(text: str | bytes) -> bool:
     return True
 
 
-def _check_welcome(id: int, heard: Heard, config: HubConfig) -> None:
+def _check_welcome(id: int, heard: Heard, asked: Asked, config: HubConfig, conn: Conn) -> None:
     """`$welcome` and `$pong`: the limits that hold."""
     told: dict[str, Any] = heard.payload
     who = f"connection {id}: {heard!r:.300}"
     check(told.get("reconnect_ms", -1) >= round(1000 * config.reconnect_first_s), f"{who}: too soon a reconnect")
     if heard.type == "$pong":
         return
+    versions = json.loads(asked.payload).get("v", [1])
+    # PROTOCOL §2: "a second $hello, or one that is not the first message, closes 4002; no common version closes 4010".
+    check(asked.by_turn == 0 and 1 in versions, f"{who} to {asked!r:.200}, expected a close")
     limits = {"message_bytes": config.message_bytes_max, "rooms": config.rooms_max}
     limits["unsent_bytes"] = config.unsent_bytes_high
     check(told.get("limits") == limits, f"{who}: expected the limits {limits}")

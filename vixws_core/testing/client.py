@@ -129,7 +129,7 @@ class Client:
         self._pump = Pump(self.machine, clock, (cast(Any, self),))
         self._tells: dict[type, Callable[[Any], None]] = {
             OpenTransport: self._opens,
-            SendBytes: lambda effect: network.send(self, effect.conn, effect.data),
+            SendBytes: self._sends,
             CloseTransport: lambda effect: network.hang_up(self, effect.conn, effect.abort),
             PauseReading: lambda effect: self._reads(effect.conn, False),
             ResumeReading: lambda effect: self._reads(effect.conn, True),
@@ -298,6 +298,10 @@ class Client:
         self._number = told.conn
         self._network.connect(self, told.conn)
 
+    def _sends(self, told: SendBytes) -> None:
+        self._oracle.sends(told.data)
+        self._network.send(self, told.conn, told.data)
+
     def _opened(self, told: ClientOpened) -> None:
         self.joined.clear()
         self.live.clear()
@@ -336,7 +340,7 @@ class Client:
         self.wanted.discard(told.room)
         self.joined.pop(told.room, None)
         self.live.discard(told.room)
-        self._oracle.left(told.room)
+        self._oracle.left(told.room, told.code)
         if told.code:
             self._say(f"is put out of {told.room!r}: {told.code}")
 

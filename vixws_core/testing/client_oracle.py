@@ -6,6 +6,7 @@ PROTOCOL §3: what is told rises by one, except where a client is told why not; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from ..client import (
     RoomLive,
     RoomReset,
 )
-from ..codes import CLOSE_STOPS_FIRST, CLOSE_STOPS_LAST, INTERNAL, TOO_LARGE
+from ..codes import CLOSE_STOPS_FIRST, CLOSE_STOPS_LAST, INTERNAL, RETRY_CODES, TOO_LARGE
 from ..wire.frames import FrameReader
 from .decoding import Heard, heard_of
 from .oracle import check
@@ -36,8 +37,9 @@ from .oracle import check
 __all__ = ["ClientOracle"]
 
 _EPS: Final = 1e-6
-_LATE_S: Final = 4.0
-"""How late a world may tell a client that its time has come."""
+_LATE_S: Final = 8.0
+"""How late a world may tell a client twice that its time has come: to ping, and to give up."""
+_REF: Final = re.compile(r'\{"type":"(?:[^"]*)".*?"ref":"~p(\d+)"')
 _ANSWERS: Final = ("$ack", "$err", "$page", "$position")
 
 
@@ -77,6 +79,10 @@ class ClientOracle:
         self._live: set[str] = set()
         self._reader: FrameReader | None = None
         self._head = b""
+        self._out: FrameReader | None = None
+        self._last_sent = 0
+        self._refused: set[int] = set()
+        """Publishes that it was told to send again."""
         self._answers: dict[str, Heard] = {}
         """What the server answered last, by `ref`."""
         self._drain_at: float | None = None
@@ -95,8 +101,9 @@ class ClientOracle:
         since = ask.since
         self._books[ask.room] = _Book(None if since is None else (since.ep, since.off, since.id))
 
-    def left(self, room: str) -> None:
-        """It is in a room no longer."""
+    def left(self, room: str, code: str = "") -> None:
+        """It is in a room no longer; `code`: why the server put it out, or does not let it in."""
+        check(code not in RETRY_CODES, f"{self._who} gives {room!r} up for {code}, expected it to try again")
         for table in (self._books, self._joined):
             table.pop(room, None)
         self._live.discard(room)
@@ -127,10 +134,30 @@ class ClientOracle:
                 heard = heard_of(item)
                 if heard.type in _ANSWERS and heard.ref is not None:
                     self._answers[heard.ref] = heard
+                    if heard.ref[:2] == "~p" and heard.type == "$err" and heard.payload.get("retry"):
+                        self._refused.add(int(heard.ref[2:]))
                 elif heard.type == "$pong":
                     self._failures = 0
                 elif heard.type == "$drain":
                     self._drain_at = self._clock() + heard.payload["reconnect_in_ms"] / 1000
+
+    def sends(self, data: bytes) -> None:
+        """It sends bytes: its publishes in order, those that were refused first (PROTOCOL §13.4)."""
+        if self._out is None:
+            self._out = FrameReader(message_bytes_max=1 << 30)
+            if data.startswith(b"GET "):
+                return
+        for item in self._out.feed(data):
+            found = _REF.match(item) if isinstance(item, str) else None
+            if found is None:
+                continue
+            number = int(found[1])
+            older = min(self._refused, default=number)
+            check(older >= number, f"{self._who} sends {item!r:.100} before its request {older}, which was refused")
+            again = number in self._refused
+            self._refused.discard(number)
+            check(number > self._last_sent or again, f"{self._who} sends {item!r:.100} behind {self._last_sent}")
+            self._last_sent = max(number, self._last_sent)
 
     def opens(self, told: OpenTransport) -> None:
         """It connects: not before its time."""
@@ -139,7 +166,9 @@ class ClientOracle:
             now >= self._back_at - _EPS,
             f"{self._who} connects at {now:.3f}, expected it to wait until {self._back_at:.3f}",
         )
-        self._reader, self._head = None, b""
+        self._reader, self._head, self._out = None, b"", None
+        self._refused.clear()
+        self._last_sent = 0
         self._heard_at = now
         self._drain_at = None
         self._answers.clear()

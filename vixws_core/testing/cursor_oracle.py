@@ -117,8 +117,8 @@ class Place:
             check(reason in ("ahead", "fork") and self.ep == ep, f"{who}: expected ahead or fork in {ep!r}")
         start, head, floor = told.get("from", 0), told.get("head", 0), told.get("floor", 0)
         # Behind a log that went back an answer of the time before may still tell of its floor.
-        bounds = start <= head <= truth.head(self.room)
-        bounds = bounds and (floor <= truth.floor(self.room) or self.room in truth.went_back)
+        low = 0 <= floor <= truth.floor(self.room) or self.room in truth.went_back
+        bounds = 0 <= start <= head <= truth.head(self.room) and low
         check(told.get("ep") == ep and bounds, f"{who}: the log is {ep!r}, up to {truth.head(self.room)}")
         self.ep, self.cursor, self.live_at = ep, start, None
         self.id = check_id(who, told, start, self.room, truth)

@@ -34,6 +34,8 @@ class Asked(msgspec.Struct):
     pub: str = ""
     ends: bool = False
     """Not a message but the end: a close frame, or broken framing."""
+    code: int = 0
+    """How it ends."""
     ping: bytes | None = None
     """Not a message but a ping, with this payload."""
     text: str | bytes = ""
@@ -45,6 +47,8 @@ class Asked(msgspec.Struct):
     """What a `$history` asks."""
     number: int = 0
     """How many messages of its connection came up to this one."""
+    by_turn: int = 0
+    """How many messages came before a `$hello`, pings and what is no JSON left out."""
     by_app: bool = False
     """A handler or guard published in its name."""
     scope: str = ""
@@ -121,7 +125,7 @@ class InTap:
             elif isinstance(item, PingReceived):
                 yield Asked("", ping=item.payload)
             elif isinstance(item, CloseReceived | FrameFailed):
-                yield Asked("", ends=True)
+                yield Asked("", ends=True, code=item.code)
 
     @property
     def in_message(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from ..config import HubConfig
 from .cursor_oracle import Place
@@ -29,13 +29,17 @@ class Conn:
         "held",
         "hello",
         "kicked",
+        "loose_errors",
+        "mids",
         "opened",
         "partial_since",
         "paused",
+        "peer_code",
         "ping_at",
         "pings",
         "places",
         "read_at",
+        "said",
         "scope",
         "since",
         "tap",
@@ -48,6 +52,14 @@ class Conn:
         """Its upgrade was answered; the application may hear of it later, once it is known who it is."""
         self.opened: bool = False
         self.hello: bool = False
+        self.said: int = 0
+        """Messages that came, pings and what is no JSON left out."""
+        self.peer_code: int = 0
+        """How the peer closed, or what its framing is answered with."""
+        self.mids: Counter[str] = Counter()
+        """Keys of publishes without a `ref` that are not acknowledged."""
+        self.loose_errors: int = 0
+        """Errors told without a `ref`."""
         self.kicked: set[str] = set()
         """Rooms it was put out of: an answer may have to be silent about them."""
         self.scope: str = ""

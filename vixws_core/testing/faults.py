@@ -92,6 +92,10 @@ class Habits:
     """The usual size of a payload; one in eight is up to twenty times as large, but no larger than `payload_max`."""
     payload_max: int = 6_000
     """The largest payload."""
+    types: tuple[str, ...] = ("note",)
+    """What they publish."""
+    sends: tuple[str, ...] = ()
+    """What they send to the application, besides the chat's messages."""
     direct: float = 0.01
     """Per step: somebody appends to the store without the server."""
 

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from .store import SimStore
+from .faults import Faults
+from .store import SimStore, Truth
 from .streams import Chance
 
-if TYPE_CHECKING:
-    from .world import World
-
-__all__ = ["go_wrong"]
+__all__ = ["GoesWrong", "go_wrong"]
 
 
-def go_wrong(world: World, chance: Chance, store: SimStore) -> None:
+class GoesWrong(Protocol):
+    """What a world lets happen to its server and its log."""
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong, and how often."""
+        ...
+
+    @property
+    def truth(self) -> Truth:
+        """What the log holds."""
+        ...
+
+    @property
+    def server(self) -> object | None:
+        """The present server."""
+        ...
+
+    def trim(self, room: str, upto: int, /) -> object:
+        """Trims one room's log."""
+        ...
+
+    def back_up(self) -> object:
+        """Keeps a copy of the log."""
+        ...
+
+    def crash(self, *, restore: bool) -> object:
+        """The server's process ends."""
+        ...
+
+    def drain(self) -> object:
+        """The server is told to stop."""
+        ...
+
+    def lose_log(self, *, new_epoch: bool) -> object:
+        """The log becomes the last backup under the server."""
+        ...
+
+
+def go_wrong(world: GoesWrong, chance: Chance, store: SimStore) -> None:
     """Lets one step's faults happen, as the world's `faults` say."""
     faults = world.faults
     if chance.fault("trim", faults.trim):

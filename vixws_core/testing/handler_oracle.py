@@ -11,7 +11,7 @@ import msgspec
 from ..app.access import AuthRequest
 from ..app.session import Session, state_of
 from ..codes import MID_CONFLICT
-from ..effects import AppMessage, Effect, MessageReceived, StoreAppend
+from ..effects import Effect, MessageReceived, StoreAppend
 from ..errors import LocalError
 from ..inputs import Input, StoreFailed
 from .oracle import OracleFailed, check
@@ -54,8 +54,6 @@ class HandlerOracle:
         """What handlers asked the present server to store."""
         self._stored: list[tuple[_Cause, str, int, str, str]] = []
         """By whom it was caused, room, offset, id, handler."""
-        self._sent: dict[tuple[str, str, str], set[tuple[str, str, bytes]]] = {}
-        """What clients sent under each key that an application handles."""
         self.by_handlers: Counter[tuple[str, bytes]] = Counter()
         """How often handlers stored each payload in each room."""
         self.failures: list[tuple[str, Exception]] = []
@@ -78,11 +76,6 @@ class HandlerOracle:
 
     def _received(self, told: MessageReceived) -> None:
         self._records += 1
-        name = self._name_of(told.conn)
-        for message in told.messages:
-            if isinstance(message, AppMessage) and message.mid is not None:
-                contents = self._sent.setdefault((name, message.room or "", message.mid), set())
-                contents.add((message.kind, message.type, message.payload))
         self._groups[told.conn] = f"record {self._records}", len(told.messages)
 
     def published(self, effects: Iterable[Effect], session: Session | None, handler: str) -> None:
@@ -117,7 +110,7 @@ class HandlerOracle:
         if asked is None or "mid_reused" in self._allow:
             return
         name = "" if cause is None else cause.peer
-        if len(self._sent.get((name, asked.room, asked.mid or ""), ())) > 1:
+        if len(self._truth().sent.get((name, asked.room, asked.mid or ""), ())) > 1:
             return  # The client itself used the key for two contents.
         text = f"handler {handler!r} published into {asked.room!r} under the mid {asked.mid!r} of {name or 'nobody'}, "
         failed = OracleFailed(text + "which it used before for another content")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from ..codes import MID_CONFLICT
 from ..effects import (
     Broadcast,
     Closed,
@@ -22,7 +21,7 @@ from ..effects import (
     StoreAppend,
 )
 from ..hub import Hub
-from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join, Publish
+from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join, Publish, SendToAll
 from .answers import check_answer, check_error, is_stored, outcome_of
 from .bounds import group_bytes_max, held_bytes_max
 from .cursor_oracle import Place, check_joined
@@ -30,7 +29,7 @@ from .decoding import Asked, Heard, frames_of
 from .door import Conn
 from .oracle import check
 from .order_oracle import OrderOracle
-from .standing import what_lacks, what_stands
+from .standing import check_to_all, what_lacks, what_stands
 from .store import Truth
 from .time_oracle import TimeOracle
 from .unstored_oracle import UnstoredOracle
@@ -65,6 +64,7 @@ class DoorOracle:
         self._input: Input | None = None
         self._conns: dict[int, Conn] = {}
         self._held_total = 0
+        self._name_of = name_of
         self._order = OrderOracle(hub.config, name_of)
         self._times = TimeOracle(hub.config)
         self._unstored = UnstoredOracle(hub.config)
@@ -92,6 +92,8 @@ class DoorOracle:
                 self._put(effect.conns, effect.data, effect.frames)
             else:
                 self._note(effect)
+        if isinstance(input, SendToAll):
+            check_to_all(input, touched, self._conns)
         for id in touched:
             self._weigh(id)
         check(
@@ -117,7 +119,7 @@ class DoorOracle:
             gone = self._conns.pop(input.conn, None)
             self._held_total -= 0 if gone is None else gone.held
             for asked in () if gone is None else gone.asked.values():
-                self._unanswered(asked)
+                self._unstored.unanswered(asked)
             if gone is not None and not gone.opened:
                 self._order.over(input.conn)
 
@@ -166,7 +168,7 @@ class DoorOracle:
         whole = False
         for asked in conn.tap.feed(input.data):
             if asked.ends:
-                conn.ending = True
+                conn.ending, conn.peer_code = True, asked.code
             elif asked.ping is not None:
                 conn.pings.append(asked.ping)
             else:
@@ -180,9 +182,16 @@ class DoorOracle:
     def _ask(self, id: int, conn: Conn, asked: Asked) -> None:
         conn.frame_at = self._now
         asked.turn, asked.times_back = self._turn(), self._truth.times_back
-        if asked.type == "$hello":
+        if asked.type == "$hello" and not conn.said:  # Another one is refused.
             conn.hello = True
             conn.scope = asked.pub
+        asked.by_turn = conn.said
+        conn.said += asked.type not in ("", "$ping")
+        if asked.mid is not None and asked.ref is None and asked.room:
+            conn.mids[asked.mid] += 1
+        if asked.mid is not None:
+            key = (self._name_of(id), asked.room or asked.inner_room, asked.mid)
+            self._truth.sent.setdefault(key, set()).add((asked.kind, asked.type, asked.payload))
         asked.scope = conn.scope
         self._order.came(id, asked)
         self._offered(asked)
@@ -191,17 +200,12 @@ class DoorOracle:
             asked.head = self._truth.head(asked.room)
             asked.floor = self._truth.floor(asked.room)
             if asked.ref is None:
-                self._unanswered(asked)
+                self._unstored.unanswered(asked)
         if asked.ref is not None:
             conn.asked[asked.ref] = asked
             conn.answered.discard(asked.ref)  # What was refused may be asked again under its ref.
         if asked.type == "$join" and asked.room in conn.places:
             conn.places[asked.room].rejoining = True
-
-    def _unanswered(self, asked: Asked) -> None:
-        """A message has no answer to come."""
-        if asked.room and asked.type[:1] != "$" and not is_stored(self._config, asked.room):
-            self._unstored.may_be_published(asked.room)
 
     def _offered(self, asked: Asked) -> None:
         if asked.mid is not None:
@@ -343,13 +347,19 @@ class DoorOracle:
         name = outcome_of(heard)
         self.counts[name] = self.counts.get(name, 0) + 1
         asked = self._answer(id, conn, heard) if heard.type in _ANSWERS else None
+        if asked is None:
+            conn.loose_errors += heard.type == "$err"
+            if heard.type == "$ack":
+                conn.mids[str(heard.payload.get("mid"))] -= 1
         room = heard.room or ""
         if heard.type == "$kicked":
             conn.kicked.add(room)
         elif heard.type == "$drain":
             self._times.drains(id, conn, heard)
         elif heard.type == "$err":
-            self._err(id, conn, heard, asked)
+            check_error(id, heard, asked, self._config, conn, self._truth)
+            if asked is not None and heard.payload.get("retry"):
+                self._order.refused(id, asked.ref or "")
         elif heard.type in ("$joined", "$live", "$gap", "$reset"):
             place = conn.places.get(room)
             check(place is not None, f"connection {id} is told {heard!r:.200}, expected it to be in {room!r}")
@@ -378,14 +388,6 @@ class DoorOracle:
             place.gap(id, heard, self._truth)
         elif not self._policed:
             self._unstored.gap(id, place, heard)
-
-    def _err(self, id: int, conn: Conn, heard: Heard, asked: Asked | None) -> None:
-        check_error(id, heard, asked, self._config, conn)
-        if asked is not None and heard.payload.get("retry"):
-            self._order.refused(id, asked.ref or "")
-        if asked is not None and heard.payload.get("code") == MID_CONFLICT:
-            contents = self._truth.offered.get((asked.scope, asked.room or asked.inner_room, asked.mid or ""), set())
-            check(len(contents) > 1, f"connection {id}: mid_conflict for {asked!r:.200}, the one content of this key")
 
     # ---- at the end -----------------------------------------------------------------------------
 

@@ -103,7 +103,8 @@ class WildClient:
             self._is_deaf = self._stream.random() < 0.2
             self._says_hello = self._stream.random() < 0.8
             if self._says_hello:
-                self._say("$hello", payload={"v": [1], "pub": f"wild {self.index}"})
+                versions = [1] if self._stream.random() < 0.97 else [2, 3]
+                self._say("$hello", payload={"v": versions, "pub": f"wild {self.index}"})
         for item in self._reader.feed(data):
             if isinstance(item, PingReceived) and not (self._is_deaf or self._stalls):
                 self._frame(PONG, item.payload)
@@ -220,12 +221,15 @@ class WildClient:
                 self._mids.append((room, mid, payload))
         if self._says_hello:
             # A repeat under another kind is another content.
-            self._say("note", room, payload, mid=mid, kind="event" if stream.random() < 0.95 else "memo")
+            kind, type = "event" if stream.random() < 0.95 else "memo", stream.choice(self._habits.types)
+            self._say(type, room, payload, mid=mid, kind=kind, ref=room[:4] == "tmp." or stream.random() < 0.8)
 
     def _chat(self) -> None:
         stream, room = self._stream, self._room()
         user = f"w{self.index}"
-        if stream.random() < 0.4:
+        if self._habits.sends and stream.random() < 0.3:
+            self._say(stream.choice(self._habits.sends), payload={"n": self._refs}, ref=stream.random() < 0.5)
+        elif stream.random() < 0.4:
             self._say("chat.message", None, {"room": room, "user": user, "text": f"{self._refs}"})
         elif stream.random() < 0.5:
             self._say("chat.typing", None, {"room": room, "user": user}, ref=False)
@@ -258,6 +262,8 @@ class WildClient:
             text %= b"w%d" % self._refs
         if self._stream.random() < 0.05:
             self._frame(BINARY, b"\x00\x01")
+        if self._stream.random() < 0.1:
+            self._say("$hello", payload={"v": [1], "pub": "another"})
         self._frame(TEXT, text)
 
     def _stall(self) -> None:

@@ -138,13 +138,14 @@ class OrderOracle:
         if isinstance(input, Publish):
             return
         own = input.conn if isinstance(input, BytesReceived | HandlerFinished) else None
-        best: tuple[int, int, Asked] | None = None
-        for id in self._lines if own is None else (own, *self._lines):
+        best: tuple[tuple[bool, bool, int], int, Asked] | None = None
+        for id, line in self._lines.items():
             found = self._next_publish(id, ask)
-            if found is not None and (best is None or found[0] < best[0]):
-                best = (found[0], id, found[1])
-            if best is not None and id == own:
-                break
+            if found is not None:
+                # A client that came back sends again what its old connection may still have in line.
+                rank = (id != own, line.busy, found[0])
+                if best is None or rank < best[0]:
+                    best = (rank, id, found[1])
         check(best is not None, f"{ask!r:.300} is to be stored, expected a client to have sent it, in its turn")
         if best is None:
             return

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from ..app.chat import build as build_chat
 from ..config import HubConfig
 from .faults import LOG_GOES_BACK, Faults, Habits, roomy_config, tight_config
+from .lively import build as build_lively
 from .world import World
 
 __all__ = ["faults_that_count", "run_varied", "varied_world"]
@@ -29,11 +31,17 @@ def varied_world(seed: int | str, without: Without = frozenset(), *, policed: bo
         rooms=tuple(rooms[: stream.randint(1, 4)]),
         act=stream.choice((0.1, 0.3)),
         payload_bytes=stream.choice((50, 200, 800)),
+        types=("note", "note", "checked"),
+        sends=("work", "shout"),
     )
     if policed:
-        habits = replace(habits, rooms=(*habits.rooms, "@user/user0"))
+        # A member whose right is being asked for is told a floor of -1 by `$reset`, which no client takes.
+        faults = replace(faults, log_other=0.0)
+        habits = replace(habits, rooms=(*habits.rooms, "@user/user0"), types=("note",), sends=())
     return World(
         seed,
+        # With rules no guard waits: of what it lets pass behind a `$kicked` more is told than its `mid` alone.
+        build=build_chat if policed else build_lively,
         clients=stream.randint(2, 4),
         wild=stream.randint(1, 3),
         config=_varied_config(stream),

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ..codes import STORE_UNAVAILABLE
 from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
-from ..inputs import Input, PositionKnown, RoomAdvanced, StoreAppended, StoreFailed, StoreRead
+from ..inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
 from .faults import Faults
@@ -32,6 +32,8 @@ class Truth:
         self.told: dict[str, int] = {}
         self.offered: dict[tuple[str, str, str], set[tuple[str, str, bytes]]] = {}
         """Per scope, room and key: the contents (kind, type, payload) that clients asked to publish under it."""
+        self.sent: dict[tuple[str, str, str], set[tuple[str, str, bytes]]] = {}
+        """Per client, room and key: the contents that came from that client itself."""
         self.went_back: set[str] = set()
         """Rooms whose log went back while a server ran on it."""
         self.stale: set[str] = set()
@@ -122,8 +124,8 @@ class SimStore:
         self._epochs = 1
         self._last_id = 0
         """The highest id of the logs that were replaced by a backup: none is given again."""
-        self._asked: dict[int, str] = {}
-        """The room of each read of the present server."""
+        self._asked: set[str] = set()
+        """Rooms that the present server has asked about."""
         self.kept: Callable[[int, str, int, str], None] = _nobody
         """Hears what was stored anew: the number it was asked under, room, offset and id."""
 
@@ -137,7 +139,7 @@ class SimStore:
                 self._appends.append(ask)
             else:
                 self._reads.append(ask)
-                self._asked[ask.request] = ask.room
+                self._asked.add(ask.room)
 
     # ---- a step ---------------------------------------------------------------------------------
 
@@ -254,7 +256,7 @@ class SimStore:
         if not self.is_idle:
             return False
         truth = self.truth
-        before = dict.fromkeys(self._asked.values(), 0)  # A room that is empty has an epoch too.
+        before = dict.fromkeys(sorted(self._asked), 0)  # A room that is empty has an epoch too.
         before.update((room, len(rows)) for room, rows in truth.rows.items())
         self._restore(new_epoch)
         changed = {room for room, head in before.items() if new_epoch or truth.head(room) < head}
@@ -295,8 +297,8 @@ class SimStore:
         self._answers.clear()
         self._untold.clear()
         self.truth.told.clear()
-        for known in (self.truth.went_back, self.truth.stale, self._asked):
-            known.clear()
+        for rooms in (self.truth.went_back, self.truth.stale, self._asked):
+            rooms.clear()
         if restore:
             self._restore(new_epoch)
 

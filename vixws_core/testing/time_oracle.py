@@ -76,7 +76,10 @@ class TimeOracle:
         code, now, config = heard.code, self._now, self._config
         who = f"connection {id} is closed with {code} {heard.reason!r} at {now:.3f}"
         if conn.ending:
-            return  # The peer's own code comes back.
+            # RFC 6455 §5.5.1: "the endpoint typically echos the status code it received".
+            own = code in (CLOSE_SERVER_FAULT, CLOSE_RESTART) or code >= 4000
+            check(code == conn.peer_code or own or not conn.peer_code, f"{who}: the peer closed with {conn.peer_code}")
+            return
         if code == CLOSE_SERVER_FAULT:
             failed = isinstance(self._input, HandlerFinished) and self._input.failed
             unanswered = conn.ping_at > conn.heard_at and now >= conn.ping_at + config.pong_timeout_s - _EPS

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ..config import HubConfig
 from .answers import is_stored
 from .cursor_oracle import Place
-from .decoding import Heard
+from .decoding import Asked, Heard
 from .door import Conn
 from .oracle import check
 
@@ -34,9 +34,10 @@ class UnstoredOracle:
         """Somebody published into a room, where it is one that is not stored."""
         self._done[room] += 1
 
-    def may_be_published(self, room: str) -> None:
-        """Nobody will tell whether this one was."""
-        self._unknown[room] += 1
+    def unanswered(self, asked: Asked) -> None:
+        """Nobody will tell what became of a message: it may have been published."""
+        if asked.room and asked.type[:1] != "$" and not is_stored(self._config, asked.room):
+            self._unknown[asked.room] += 1
 
     def _unseen(self, room: str) -> int:
         """Messages that were published and that nobody was sent: all members are parked, or there are none."""

@@ -17,7 +17,7 @@ from ..step import Step
 from .continuity import differ, is_confirmed, is_other
 from .pages import Pages, is_current
 from .tail import Tails
-from .telling import Frame, Telling, frames_of
+from .telling import Frame, Telling, frames_of, whole_page
 from .unstored import Unstored
 
 __all__ = ["Cursors"]
@@ -89,8 +89,7 @@ class Cursors:
         self._wake(room)
 
     def _bring(self, room: Room, rows: list[StoredMessage]) -> None:
-        group: list[bytes] = []
-        size = 0
+        group, size = list[bytes](), 0
         for off, id, frame in frames_of(rows, self._step.config.message_bytes_max):
             if frame is None:  # Nobody can read it: the live members pass over it as those do who come later.
                 self._broadcast(room, group)
@@ -154,10 +153,9 @@ class Cursors:
                 self.catch_up(member.session)
 
     def change_log(self, room: Room, ep: str, start: int, start_id: str, floor: int) -> None:
-        """The log under the room is not the one that was told: whoever has more of it than is left starts anew.
+        """The log is not the one that was told, or went back to `start`: whoever has more than is left starts anew.
 
-        In another epoch that is everybody. In the same one the log went back to `start`, where the entry `start_id`
-        stands: a member before that reads on, and one exactly there if it saw that entry.
+        In another epoch that is everybody; in the same one not who is before `start`, or there and saw `start_id`.
         """
         known, at, at_id = room.ep == ep, room.pos, room.pos_id
         room.changes += 1
@@ -294,6 +292,7 @@ class Cursors:
         for member in (session.memberships or {}).values():
             member.room.targets = None
         self._unstored.tell(session)
+        self._pages.unparked(session)
         self.catch_up(session)
 
     def catch_up(self, session: Session) -> None:
@@ -351,11 +350,12 @@ class Cursors:
         if page.floor > member.cursor:
             self._gap(member, page.floor, page.floor_id)
         elif differ(page.id_at, member.cursor_id):
-            # The log went back and grew again beyond this member's place, unseen: these are not its next entries.
             self._start_anew(member, page.head, page.head_id, "fork")
             frames, until = [], page.head
-        group: list[bytes] = []
-        for off, id, frame in frames:
+        group = whole_page(member, frames)
+        if group:
+            member.cursor, member.cursor_id, _ = frames[-1]
+        for off, id, frame in frames if not group else ():
             if off <= member.cursor or off > room.pos:
                 continue
             if off != member.cursor + 1:  # The store holds the rows around it, and this one is damaged.

@@ -1,14 +1,34 @@
-"""Pages of a room's log: what readers behind the tail ask the store for, each page once for all who want it."""
+"""What is read of rooms' logs: pages for readers behind the tail, each once for all who want it, and `$history`.
+
+The store is asked for a bounded amount at a time, for all sessions together: what it answers has to be encoded in one
+turn of the loop, during which nobody else is served. The rest waits, and goes in turns: a page, a `$history` of the
+next session. Who takes no bytes asks for none.
+"""
 
 from __future__ import annotations
+
+from collections import deque
+from typing import Final
 
 from ...effects import ReadStore
 from ..asks import Asks, PageAsked
 from ..connection.timers import Timers
-from ..model import FAR, Member, Session
+from ..lookup import HistoryAsked
+from ..model import FAR, SENDABLE, Member, Session
 from ..step import Step
 
-__all__ = ["Pages", "is_current"]
+__all__ = ["READS_MAX", "ROW_BYTES", "Pages", "is_current", "load_of"]
+
+READS_MAX: Final = 1_000
+"""Rows under way from the store above which no more are asked for: some 5 ms of encoding, with one page on top."""
+
+ROW_BYTES: Final = 4_096
+"""So many bytes weigh as much as a row."""
+
+
+def load_of(rows: int, size: int) -> int:
+    """What a read weighs that may bring so many rows and bytes."""
+    return max(1, rows, size // ROW_BYTES)
 
 
 def is_current(member: Member) -> bool:
@@ -18,9 +38,9 @@ def is_current(member: Member) -> bool:
 
 
 class Pages:
-    """Asks for pages. A session waits for one at a time."""
+    """Asks for pages. A session waits for one at a time, and for any number of answers to `$history`."""
 
-    __slots__ = ("_asks", "_shared", "_step", "_timers")
+    __slots__ = ("_asks", "_page_next", "_shared", "_step", "_timers", "_turns", "_waiting", "under_way")
 
     def __init__(self, step: Step, timers: Timers, asks: Asks) -> None:
         self._step = step
@@ -28,6 +48,13 @@ class Pages:
         self._asks = asks
         self._shared: dict[tuple[str, int, int, int], PageAsked] = {}
         """Pages on their way, by what is read: room, of which log, after which offset, how many bytes."""
+        self._waiting: deque[PageAsked] = deque()
+        """Pages that are not asked for yet: one for each session, at most."""
+        self._turns: dict[int, Session] = {}
+        """Sessions whose `$history` waits, in turn; not those that are parked."""
+        self._page_next = True
+        self.under_way: int = 0
+        """Rows that the store was asked for and has not answered."""
 
     def ask(self, member: Member) -> None:
         """Reads the next page for a member; the same page that another one waits for is asked for once."""
@@ -40,7 +67,12 @@ class Pages:
         if page is not None:
             page.members.append(member)
             return
-        page = self._shared[key] = PageAsked(key, room.pos, [member])
+        load = max(1, min(config.page_rows_max, room.pos - member.cursor), size // ROW_BYTES)
+        page = self._shared[key] = PageAsked(key, room.pos, [member], load)
+        if self.under_way >= READS_MAX or self._waiting:
+            self._waiting.append(page)
+            return
+        self.under_way += load
         request = self._asks.put(page)
         self._step.out.append(ReadStore(request, room.name, member.cursor, room.pos, config.page_rows_max, size))
 
@@ -49,7 +81,74 @@ class Pages:
         self._shared.pop(asked.key, None)
         for member in asked.members:
             member.session.page_pending = False
+        self.under_way -= asked.load
+        if self._waiting or self._turns:
+            self._go_on()
         return asked.members
+
+    # ---- $history -----------------------------------------------------------------------------------
+
+    def look_up(self, session: Session, asked: HistoryAsked) -> None:
+        """Reads what a `$history` asks for, in the session's turn."""
+        if session.lookups is None:
+            session.lookups = deque()
+        session.lookups.append(asked)
+        self._turns[session.connection.id] = session
+        self._go_on()
+
+    def looked_up(self, asked: HistoryAsked) -> None:
+        """A `$history` was read, or could not be."""
+        self.under_way -= asked.load
+        if self._waiting or self._turns:
+            self._go_on()
+
+    def unparked(self, session: Session) -> None:
+        """It takes bytes again: what it asked for goes on."""
+        if session.lookups:
+            self._turns[session.connection.id] = session
+            self._go_on()
+
+    # ---- in turn ------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Asks for what waits, while little enough is under way: pages and `$history` by turns."""
+        while self.under_way < READS_MAX and (self._waiting or self._turns):
+            if self._waiting and (self._page_next or not self._turns):
+                self._page_next = False
+                self._read_page(self._waiting.popleft())
+            else:
+                self._page_next = True
+                self._read_history(self._turns.pop(next(iter(self._turns))))
+
+    def _read_page(self, page: PageAsked) -> None:
+        room, _, after, size = page.key
+        if not any(member.connection.state in SENDABLE for member in page.members):
+            self._shared.pop(page.key, None)
+            return
+        self.under_way += page.load
+        request, rows = self._asks.put(page), self._step.config.page_rows_max
+        self._step.out.append(ReadStore(request, room, after, page.until, rows, size))
+
+    def _read_history(self, session: Session) -> None:
+        lookups, connection = session.lookups, session.connection
+        assert lookups  # Else it had no turn.
+        if connection.state not in SENDABLE:
+            session.lookups = None
+            return
+        if connection.parked:
+            return  # Its turn comes again when it takes bytes.
+        asked = lookups.popleft()
+        if lookups:
+            self._turns[connection.id] = session
+        else:
+            session.lookups = None
+        self.under_way += asked.load
+        request = self._asks.put(asked)
+        self._step.out.append(
+            ReadStore(request, asked.room, asked.after, asked.until, asked.limit, asked.size, asked.newest_first)
+        )
+
+    # ---- again --------------------------------------------------------------------------------------
 
     def retry_later(self, session: Session) -> None:
         """Sees to it that what this session could not read is asked again."""

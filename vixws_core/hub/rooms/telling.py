@@ -12,7 +12,7 @@ from ...wire.frames import TEXT, encode_frame
 from ..connection.outbox import Outbox
 from ..model import Member
 
-__all__ = ["Frame", "Telling", "frames_of"]
+__all__ = ["Frame", "Telling", "frames_of", "whole_page"]
 
 HEAD_BYTES: Final = 4_096
 """By how much a server's message may exceed the limit of a message, for its head (PROTOCOL §1)."""
@@ -32,6 +32,20 @@ def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> list[Fra
         good = 0 < len(type) <= TYPE_MAX and type[0] != "$" and row.payload_json.lstrip()[:1] == b"{"
         frames.append((row.off, row.id, encode_frame(TEXT, text) if good and len(text) <= most else None))
     return frames
+
+
+def whole_page(member: Member, frames: Sequence[Frame]) -> list[bytes]:
+    """The frames of a page in which nothing is missing and nothing is to be told in between; [] for another one.
+
+    A page that many share costs each of them little then.
+    """
+    if not frames:
+        return []
+    cursor, last = member.cursor, frames[-1][0]
+    if last - cursor != len(frames) or last > member.room.pos or cursor < member.announced_head < last:
+        return []
+    plain = [frame for _, _, frame in frames if frame is not None]
+    return plain if len(plain) == len(frames) else []
 
 
 class Telling:

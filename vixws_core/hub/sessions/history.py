@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from ...codes import BAD_MESSAGE, DENIED, UNKNOWN_ROOM
-from ...effects import FindPosition, HistoryListed, ListStore, ReadStore
+from ...effects import FindPosition, HistoryListed, ListStore
 from ...errors import BadMessage
 from ...inputs import ListHistory, PositionKnown, StoreFailed, StoreListed, StoreRead
 from ...names import check_name
@@ -18,6 +18,7 @@ from ..connection.outbox import Outbox
 from ..connection.reading import Reading
 from ..model import ENDING, OPEN, Session
 from ..rooms.members import Members
+from ..rooms.pages import Pages, load_of
 from ..step import Step
 from .grants import Grants
 from .lifecycle import Lifecycle
@@ -31,7 +32,18 @@ _NO_OFFSET: Final = 1 << 53
 class History:
     """Asks the store what somebody wants to know, and answers them."""
 
-    __slots__ = ("_asks", "_grants", "_lifecycle", "_members", "_outbox", "_page_weight", "_rates", "_reading", "_step")
+    __slots__ = (
+        "_asks",
+        "_grants",
+        "_lifecycle",
+        "_members",
+        "_outbox",
+        "_page_weight",
+        "_pages",
+        "_rates",
+        "_reading",
+        "_step",
+    )
 
     def __init__(
         self,
@@ -39,6 +51,7 @@ class History:
         reading: Reading,
         outbox: Outbox,
         asks: Asks,
+        pages: Pages,
         members: Members,
         lifecycle: Lifecycle,
         rates: Rates,
@@ -48,6 +61,7 @@ class History:
         self._reading = reading
         self._outbox = outbox
         self._asks = asks
+        self._pages = pages
         self._members = members
         self._lifecycle = lifecycle
         self._rates = rates
@@ -65,10 +79,13 @@ class History:
         after = 0 if asked.after is None else asked.after
         until = _NO_OFFSET if asked.before is None else max(0, asked.before - 1)
         self._rates.asks(session, 1)
-        request = self._asks.put(HistoryAsked(session.connection.id, ref, room, newest_first, self._page_weight))
         self._reading.owe(session, self._page_weight)
+        conn, weight, limit = session.connection.id, self._page_weight, asked.limit
         size = self._step.config.message_bytes_max
-        self._step.out.append(ReadStore(request, room, after, until, asked.limit, size, newest_first))
+        load = load_of(limit, size)
+        self._pages.look_up(
+            session, HistoryAsked(conn, ref, room, newest_first, weight, after, until, limit, size, load)
+        )
 
     def position(self, session: Session, room: str, ref: str | None) -> None:
         """A client asks where a room stands. Raises: `BadMessage`."""
@@ -84,7 +101,12 @@ class History:
             raise BadMessage(UNKNOWN_ROOM, f"room {room!r:.60} keeps no history")
 
     def history_read(self, asked: HistoryAsked, input: StoreRead) -> None:
-        """Answers `$history` with as many messages as fit into one."""
+        """Answers `$history`; the next ones are read afterwards, as the session may be parked by the answer."""
+        self._answer_page(asked, input)
+        self._pages.looked_up(asked)
+
+    def _answer_page(self, asked: HistoryAsked, input: StoreRead) -> None:
+        """Answers with as many messages as fit into one."""
         session = self._answered(asked.conn, asked.weight)
         if session is None or self._denied(session, asked):
             return
@@ -119,6 +141,8 @@ class History:
 
     def failed(self, asked: HistoryAsked | PositionAsked, input: StoreFailed) -> None:
         """Tells a client that the store could not."""
+        if isinstance(asked, HistoryAsked):
+            self._pages.looked_up(asked)
         session = self._answered(asked.conn, asked.weight if isinstance(asked, HistoryAsked) else 1)
         if session is not None:
             told = wire.store_error(input.code, input.message)

@@ -21,6 +21,7 @@ from ..connection.timers import Timers
 from ..model import ASKED, CLOSED, CLOSING, ENDING, FAR, GONE, HEAD, OPEN, SENDABLE, Connection, Session
 from ..rooms.members import Members
 from ..step import Step
+from .rates import Rates
 
 __all__ = ["DISCARDED_MAX", "Lifecycle", "farewell_s"]
 
@@ -47,6 +48,7 @@ class Lifecycle:
         "_members",
         "_outbox",
         "_overdue",
+        "_rates",
         "_reading",
         "_step",
         "_timers",
@@ -55,7 +57,14 @@ class Lifecycle:
     )
 
     def __init__(
-        self, step: Step, timers: Timers, reading: Reading, outbox: Outbox, asks: Asks, members: Members
+        self,
+        step: Step,
+        timers: Timers,
+        reading: Reading,
+        outbox: Outbox,
+        asks: Asks,
+        members: Members,
+        rates: Rates,
     ) -> None:
         self._step = step
         self._timers = timers
@@ -63,6 +72,7 @@ class Lifecycle:
         self._outbox = outbox
         self._asks = asks
         self._members = members
+        self._rates = rates
         self.sessions: int = 0
         """Open WebSockets."""
         self.draining: bool = False
@@ -242,6 +252,8 @@ class Lifecycle:
         del self._step.connections[connection.id]
         self._reading.weigh(connection, 0)
         session = connection.session
+        if session is not None and connection.budget is not None:
+            self._rates.leave(session)
         if session is not None and session.identity is not None and session.identity.user is not None:
             found = self._step.users.get(session.identity.user, {})
             found.pop(connection.id, None)
