@@ -128,7 +128,8 @@ class _Examiner:
         """Every room's row."""
         missing = count_rooms(self._db).missing
         if missing != 0:
-            yield Finding(f"rooms are missing of those that were written down: {missing}")
+            many = "how many is not known" if missing is None else missing
+            yield Finding(f"rooms are missing of those that were written down: {many}")
         for room, ep, floor, floor_id, head, crc in self._db.execute(
             "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc FROM ws_rooms"
         ):

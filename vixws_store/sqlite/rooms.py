@@ -75,16 +75,20 @@ def count_rooms(db: sqlite3.Connection) -> Census:
     """Looks at every room's row, some 2 µs each. Raises: `sqlite3.Error`."""
     damaged: list[bytes] = []
     count = highest = 0
-    for room, ep, floor, floor_id, head, crc in db.execute(
-        "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc FROM ws_rooms"
+    before, in_order = b"", True
+    for room, ep, floor, floor_id, head, crc, is_text in db.execute(
+        "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc, typeof(room) = 'text' FROM ws_rooms"
     ):
         count += 1
-        if room_crc(room, ep, floor, floor_id, head) != crc:
+        if count > 1 and not (isinstance(room, bytes) and before < room):
+            in_order = False  # One stands there twice, another one not at all; or neither is found where it is.
+        before = room if isinstance(room, bytes) else before
+        if room_crc(room, ep, floor, floor_id, head) != crc or not is_text:
             damaged.append(room if isinstance(room, bytes) else b"")
         elif floor_id > highest:
             highest = floor_id
     expected = room_count(db)
-    return Census(tuple(damaged), None if expected is None else expected - count, highest)
+    return Census(tuple(damaged), expected - count if expected is not None and in_order else None, highest)
 
 
 def find_rooms(db: sqlite3.Connection, rooms: Collection[str]) -> dict[str, RoomState | RoomDamaged]:

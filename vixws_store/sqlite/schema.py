@@ -223,7 +223,7 @@ def check_tables(db: sqlite3.Connection) -> None:
         words = statement.split()
         kind, name, table = _named(words)
         sql = found.get(f"{kind} {name} {table}")
-        if not isinstance(sql, bytes) or sql.decode("latin-1").replace('"', "").split() != words:
+        if not isinstance(sql, bytes) or sql.replace(b'"', b"").split() != statement.encode().split():
             raise FileDamaged(f"the {kind} {name} is not as it was made")
 
 
