@@ -130,6 +130,24 @@ async def test_a_damaged_room_is_told_to_a_hub_named_once_and_keeps_nobody_else(
     assert str(path) in lines[0]
 
 
+@pytest.mark.anyio
+@pytest.mark.threat(26)
+async def test_a_room_whose_newest_messages_were_lost_at_rest_gives_no_offset_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = SqliteMessageStore(path)
+    async with store.run():
+        for number in range(5):
+            await store.append("event", "africa", "note", {"n": number})
+    change(path, "DELETE FROM ws_messages WHERE off > 3")
+    async with store.run():
+        with pytest.raises(StoreError, match="it ends at offset 3, where 5 was expected"):
+            await store.append("event", "africa", "note", {})
+        with pytest.raises(StoreError, match="it ends at offset 3, where 5 was expected"):
+            await store.read("africa", 0, 9)
+
+        assert store.damaged_rooms == ("africa",)
+
+
 def test_a_repeat_of_a_damaged_message_fails_alone_and_is_not_stored_twice(path: Path) -> None:
     change(path, "UPDATE ws_messages SET payload_json = '{}' WHERE room = 'africa' AND off = 7")
     with writing(path) as writer:

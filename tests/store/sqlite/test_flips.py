@@ -8,10 +8,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
-from tests.store.damaged import Served, change, copy, faults, fill, meaning, serve
+from tests.store.damaged import Served, change, change_index, copy, faults, fill, meaning, serve
 from vixws_core.errors import StoreError
 from vixws_store.inspect import check
+from vixws_store.sqlite.damage import RoomDamaged
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_200_bits_of_rooms_values_counter_and_indexes_are_never_served_wrong_and
 
 
 @pytest.mark.parametrize("kind", ["another stands there twice", "its name is no text", "its row is gone"])
-def test_a_room_that_cannot_be_found_begins_as_another_log(
+def test_a_room_that_cannot_be_found_is_closed_or_another_log(
     clean: tuple[bytes, Served, object], tmp_path: Path, kind: str
 ) -> None:
     data, was, _ = clean
@@ -118,15 +120,33 @@ def test_a_room_that_cannot_be_found_begins_as_another_log(
     assert not check(path).sound
     found = serve(path)
     assert faults(was, found) == []
-    assert found.places["gone"].ep != was.places["gone"].ep
+    place = found.places["gone"]
+    assert isinstance(place, RoomDamaged) or place.ep != was.places["gone"].ep
     assert found.places["asia"] == was.places["asia"]
 
 
 def test_what_is_served_wrong_is_noticed(clean: tuple[bytes, Served, object], tmp_path: Path) -> None:
-    path = copy(clean[0], tmp_path / "a.db")
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("DELETE FROM ws_messages WHERE room = 'africa' AND off = 40")
-        db.execute("UPDATE ws_rooms SET head = 0, crc = 0 WHERE room = 'africa'")
+    """The judge itself: each lie that a store could tell is one."""
+    data, was, said = clean
+    row, place, answer = was.all[0], was.places["asia"], was.appended["asia"]
+    page = was.pages["asia"]
+    lies = (
+        ("all", [replace(row, payload_json=b"{}")]),
+        ("lists", {**was.lists, "africa": [replace(row, off=2)]}),
+        ("pages", {**was.pages, "asia": replace(page, head=page.head - 1)}),
+        ("pages", {**was.pages, "asia": replace(page, floor=1)}),
+        ("places", {**was.places, "asia": replace(place, id_at=row.id)}),
+        ("appended", {**was.appended, "asia": replace(answer, off=answer.off - 1)}),
+        ("appended", {**was.appended, "asia": replace(answer, id=row.id)}),
+    )
+    for name, value in lies:
+        found = Served()
+        for field in vars(was):
+            setattr(found, field, value if field == name else getattr(was, field))
 
-    assert meaning(path) != clean[2]
-    assert faults(clean[1], clean[1]) == []
+        assert len(faults(was, found)) == 1, (name, value)
+    assert faults(was, was) == []
+    path = copy(data, tmp_path / "a.db")
+    assert meaning(path) == said
+    change_index(path, "ws_messages_key", "UPDATE tree SET id = 7 WHERE mid = 'mid-12'")
+    assert meaning(path) != said
