@@ -122,7 +122,8 @@ class MessageStore(Protocol):
         """Replaces the payload of the entry at `off` by `{"$redacted":true}`, for ever; None where there is none.
 
         Offset, id, type, sender and time stay, and so does its key: whatever is sent under it again is a dup. Returns
-        when it is durable and the old bytes are out of the storage, as far as that lies in the store's hands.
+        when it is durable and the old bytes are out of the storage, as far as that lies in the store's hands. What
+        `run` posts to is told `EntryRedacted`, whether anybody still waits for this call or not.
         """
         ...
 

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import LocalError
-from vixws_core.inputs import Input
+from vixws_core.inputs import EntryRedacted, Input
 from vixws_core.log import BatchResult, LogExecutor, Page, Position, PureLog, Redacted
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
@@ -146,8 +146,10 @@ class MemoryMessageStore:
         """Replaces the payload of the entry at `off` for ever; None where there is no such entry. May be repeated."""
         await self._enter()
         found = self._log.redact(room, off)
-        if found is not None and self._keeper is not None:
-            self._keeper.forget(room)
+        if found is not None:
+            if self._keeper is not None:
+                self._keeper.forget(room)
+            self._tell(EntryRedacted(room, off, found.id))
         return found
 
     async def _append(self, appends: Sequence[StoreAppend]) -> BatchResult:

@@ -345,6 +345,24 @@ async def test_row_7_over_the_rate_publishers_wait_and_loopback_is_let_off(limit
     assert (pauses.count > 0) is limited_too
 
 
+@pytest.mark.parametrize("limited_too", [True, False])
+@pytest.mark.threat(7)
+async def test_row_7_what_a_connection_spent_its_address_owes_where_it_is_limited(limited_too: bool) -> None:
+    server = server_with(messages_per_s=0.1, messages_burst=50, limit_loopback=limited_too)
+    async with running(server) as at:
+        hub = server._running().hub
+        for _ in range(3):
+            async with connected(at.ws) as peer:
+                for number in range(10):
+                    await peer.ask({"type": "echo", "ref": str(number), "payload": {}})
+            with anyio.fail_after(PATIENCE_S):
+                while hub.connections:
+                    await anyio.sleep(0.01)
+        owing = hub.debts_remembered
+
+    assert owing == int(limited_too)
+
+
 PROXIES = AdmissionLimits(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
 
 

@@ -204,9 +204,8 @@ class Running:
         script.write_text(text, encoding="utf-8")
         if named := re.match(r"# (\w+\.py)\n", text):
             (self.folder / named[1]).write_text(text, encoding="utf-8")
-        as_tests = (
-            ("-m", "pytest", "-q", "-p", "no:cacheprovider") if re.search("^def test_", text, re.MULTILINE) else ()
-        )
+        is_test = re.search("^def test_", text, re.MULTILINE)
+        as_tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "vixws_pytest") if is_test else ()
         command = [sys.executable, *as_tests, str(script)]
         done = subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), f"{where}: {done.stdout}{done.stderr}"

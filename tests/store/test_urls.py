@@ -45,9 +45,33 @@ def test_a_memory_url_may_say_how_much(url: str, bytes_max: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "log_bytes_max"),
+    [
+        ("sqlite:///a.db", 1 << 30),
+        ("sqlite:///a.db?log_bytes_max=65536", 65_536),
+        ("sqlite:////tmp/a%3Fb.db?log_bytes_max=1099511627776", 1 << 40),
+    ],
+)
+def test_a_sqlite_url_may_say_how_large_the_log_may_be(url: str, log_bytes_max: int) -> None:
+    store = open_store(url)
+
+    assert isinstance(store, SqliteMessageStore)
+    assert store._limits.log_bytes_max == log_bytes_max
+    assert "?" not in store.path.replace("a?b", "")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",
+        "sqlite:///a.db?",
+        "sqlite:///a.db?log_bytes_max=",
+        "sqlite:///a.db?log_bytes_max=65535",
+        "sqlite:///a.db?log_bytes_max=1099511627777",
+        "sqlite:///a.db?log_bytes_max=-1",
+        "sqlite:///a.db?log_bytes_max=65536&x=1",
+        "sqlite:///?log_bytes_max=65536",
+        "sqlite:///a.db?max_bytes=65536",
         "chat.db",
         "sqlite:chat.db",
         "sqlite://chat.db",

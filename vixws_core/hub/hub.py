@@ -62,6 +62,7 @@ from ..inputs import (
     Close,
     Connected,
     Disconnected,
+    EntryRedacted,
     HandlerFinished,
     Input,
     Join,
@@ -205,6 +206,7 @@ class Hub:
             StoreListed: self._listed,
             PositionKnown: self._position_known,
             RoomAdvanced: cursors.advanced,
+            EntryRedacted: members.redacted,
             Shutdown: lifecycle.shutdown,
             TimePassed: deadlines.time_passed,
         }

@@ -93,7 +93,7 @@ class DoorOracle:
             else:
                 self._note(effect)
         if isinstance(input, SendToAll):
-            check_to_all(input, touched, self._conns)
+            check_to_all(input, touched, self._conns, now)
         for id in touched:
             self._weigh(id)
         check(

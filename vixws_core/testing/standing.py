@@ -43,11 +43,13 @@ def what_lacks(conns: Mapping[int, Conn], truth: Truth, policed: bool) -> str:
     return ""
 
 
-def check_to_all(asked: SendToAll, told: Iterable[int], conns: Mapping[int, Conn]) -> None:
+def check_to_all(asked: SendToAll, told: Iterable[int], conns: Mapping[int, Conn], now: float) -> None:
     """What is said to all goes to everybody who is there and takes bytes, but to the one who is left out."""
     got = set(told)
     for id, conn in conns.items():
         there = conn.opened and not (conn.ending or conn.closed)
         if there and id != asked.but and not conn.heavy:
             check(id in got, f"connection {id} takes bytes, and is not sent {asked.data!r:.100}, which goes to all")
+        was_heavy = conn.heavy and conn.flushed_at < now
+        check(id not in got or not was_heavy, f"connection {id} takes no bytes, and is sent {asked.data!r:.100}")
     check(asked.but not in got, f"connection {asked.but} is sent {asked.data!r:.100}, from which it is left out")

@@ -187,7 +187,7 @@ class World:
         read_again_at = self.now + 2 * self.config.store_retry_s
         for _ in range(_SETTLE_STEPS):
             self._handlers_judge.judge()
-            if self._pass():
+            if self._pass() or self._wake_rooms():
                 continue
             if self.now >= read_again_at and self._server is not None and self._store.is_idle:
                 standing = self._server.door.stands()
@@ -285,6 +285,13 @@ class World:
             moved = part() or moved
         return moved
 
+    def _wake_rooms(self) -> bool:
+        """Something happens in rooms whose log is another one, which nobody can know before."""
+        rooms = self._store.silent_rooms()
+        for room in rooms:
+            self.append(room, "after", {"n": self.turn})
+        return bool(rooms)
+
     def _times(self) -> bool:
         moved = self._server is not None and self._server.time(self.now)
         for client in self.clients:
@@ -369,8 +376,6 @@ class World:
             self._policing.calm = calm
         if calm:
             self._store.tell_all()
-            for room in self._store.silent_rooms():  # Nobody can know before something happens there.
-                self.append(room, "after", {"n": self.turn})
 
     def _leap(self, stop: float) -> bool:
         """Lets time pass up to the next thing that waits for it, or to `stop`; False where there is none."""

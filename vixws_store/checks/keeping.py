@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import anyio
 
-from vixws_core.inputs import StoreAppended
+from vixws_core.inputs import EntryRedacted, RoomAdvanced, StoreAppended
 from vixws_core.log import REDACTED_PAYLOAD, Redacted
 from vixws_core.protocols import MessageStore, Retained
 from vixws_core.retention import Retention
 
-from .parts import WAIT_S, Check, MakeStore, Reopen, appended, ask, check, equal, fill
+from .parts import WAIT_S, Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill
 
 __all__ = ["KEEP_CHECKS"]
 
@@ -103,6 +103,22 @@ async def a_long_trim_goes_on_beside_appends(store: MessageStore) -> None:
     equal(True, place.id_at is not None, "the id at the floor is kept")
 
 
+async def a_redaction_is_told(make: MakeStore, reopen: Reopen | None) -> None:
+    """A hub hears of each entry that is redacted, after it heard of the entry; and of nothing that is not there."""
+    store = make()
+    inbox = Inbox(store)
+    async with store.run(inbox.post):
+        await store.append_batch([ask(number, payload=SECRET) for number in range(3)])
+        found = await store.redact("room", 2)
+        await store.redact("room", 9)
+        await store.append_batch([ask(3)])
+    assert found is not None
+    told = [input for input in inbox.inputs if isinstance(input, EntryRedacted)]
+    equal([EntryRedacted("room", 2, found.id)], told, "a redaction is told")
+    kinds = [type(input) for input in inbox.inputs]
+    equal([RoomAdvanced, EntryRedacted, RoomAdvanced], kinds, "it is told in the order of what was done")
+
+
 async def rules_are_obeyed_while_it_runs(make: MakeStore, reopen: Reopen | None) -> None:
     """A store that can `retain` keeps of each room what the first fitting rule says, what was there before too."""
     store = make()
@@ -131,6 +147,7 @@ KEEP_CHECKS = (
     there_is_nothing_to_redact_where_there_is_no_entry,
     a_redacted_messages_key_stays_known,
     Check(a_redaction_survives_the_end, durable=True),
+    Check(a_redaction_is_told, durable=False),
     a_long_trim_goes_on_beside_appends,
     Check(rules_are_obeyed_while_it_runs, durable=False),
 )

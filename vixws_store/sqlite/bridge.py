@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakSet
 
@@ -32,6 +33,9 @@ LOOK_S = 0.01
 """How often it looks whether a connection's thread is still there to close it."""
 
 
+_numbers = count()
+
+
 class ThreadConnection(aiosqlite.Connection):
     """An aiosqlite connection whose thread also runs whole functions: many statements, one round trip.
 
@@ -40,13 +44,14 @@ class ThreadConnection(aiosqlite.Connection):
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
+        self.number: int = next(_numbers)
         itself: Any = self
         self._in: threading.Thread = getattr(self, "_thread", itself)  # aiosqlite 0.21 is the thread itself.
         self._in.daemon = True
         _OPEN.add(self)
 
-    def end(self) -> Callable[[float], None]:
-        """Has its thread close it, without a loop; returns what waits for that, at most so many seconds."""
+    def end(self, seconds: float) -> None:
+        """Has its thread close it, without a loop, and waits for that, at most so many seconds."""
         closed = threading.Event()
 
         def close() -> None:
@@ -57,17 +62,15 @@ class ThreadConnection(aiosqlite.Connection):
             finally:
                 closed.set()
 
-        def wait(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
-                pass
-
         self._running = False
-        self._tx.put_nowait((None, close))
-        return wait
+        put = cast("Callable[[Any], None]", self._tx.put_nowait)  # pyright: ignore[reportUnknownMemberType] -- as below
+        put((None, close))
+        until = time.monotonic() + seconds
+        while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
+            pass
 
     def forsake(self) -> None:
-        """In a child made by `os.fork`: it is never closed here, for the file is the parent's."""
+        """In a child made by `os.fork`: it is never closed here, which could remove the parent's log."""
         if self._connection is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
 
@@ -109,14 +112,14 @@ _OPEN: WeakSet[ThreadConnection] = WeakSet()
 
 
 def _end_all() -> None:
-    """At the end of the interpreter: closes what nobody closed."""
+    """At the end of the interpreter: closes what nobody closed, the newest first, as `Database` does."""
     until = time.monotonic() + END_S
-    for wait in [connection.end() for connection in _OPEN]:
-        wait(max(0.0, until - time.monotonic()))
+    for connection in sorted(_OPEN, key=lambda opened: opened.number, reverse=True):
+        connection.end(max(0.0, until - time.monotonic()))
 
 
 def _forsake_all() -> None:
-    """In a child made by `os.fork`, where there are no threads that could close anything."""
+    """In a child made by `os.fork`, where the threads are not there, and the files are the parent's."""
     for connection in list(_OPEN):
         connection.forsake()
     _OPEN.clear()

@@ -32,13 +32,13 @@ _HERE: dict[Place, FileLock] = {}
 """The databases that this process holds. Such a one is not even opened here a second time: closing any descriptor of a
 file lets go of all the locks that this process has on it by `fcntl` (POSIX), SQLite's included."""
 
-_GUARD = threading.Lock()
+_guard = threading.Lock()
 
 
 def _forget() -> None:
     """In a child made by `os.fork`, which holds nothing; another thread may have had the guard."""
-    global _GUARD
-    _GUARD = threading.Lock()
+    global _guard
+    _guard = threading.Lock()
     _HERE.clear()
 
 
@@ -79,7 +79,7 @@ class FileLock:
         try:
             self._lock_beside(what)
             create_private(self._database)
-            with _GUARD:
+            with _guard:
                 self._lock_it(what)
             assert self._beside is not None
             os.ftruncate(self._beside, 0)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 
 from vixws_core.errors import StoreError
-from vixws_core.inputs import Input
+from vixws_core.inputs import EntryRedacted, Input
 from vixws_core.log import Redacted
 from vixws_core.protocols import Post
 from vixws_core.retention import Retention
@@ -86,7 +86,11 @@ class Upkeep:
 
     async def redact(self, room: str, off: int) -> Redacted | None:
         """See `SqliteMessageStore.redact`. Raises: `StoreError`."""
-        found: Redacted | None = await self.worker.alone(0, 0, redact, self.writer, room, off)
+
+        def told(found: Redacted | None) -> tuple[EntryRedacted, ...]:
+            return () if found is None else (EntryRedacted(room, found.off, found.id),)
+
+        found: Redacted | None = await self.worker.alone(0, 0, redact, self.writer, room, off, told=told)
         if found is not None:
             self._keeper.forget(room)
             if not await self._purged():

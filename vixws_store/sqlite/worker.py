@@ -16,7 +16,7 @@ import anyio
 from vixws_core.codes import BAD_MESSAGE, STORE_UNAVAILABLE
 from vixws_core.effects import FindPosition, StoreAppend
 from vixws_core.errors import LocalError, StoreError
-from vixws_core.inputs import StoreAppended, StoreFailed
+from vixws_core.inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.log import BatchResult, StoreAnswer
 from vixws_core.protocols import Post
 
@@ -27,7 +27,7 @@ from .damage import RoomDamaged
 from .database import Database
 from .failures import FAILURES, needs_reopening, store_error
 from .limits import Limits
-from .queue import Alone, AppendQueue, Item, Single
+from .queue import Alone, AppendQueue, Item, Single, Told
 
 __all__ = ["Worker"]
 
@@ -90,12 +90,17 @@ class Worker:
         """Appends all in one commit of their own."""
         size = sum(len(ask.payload) for ask in asks)
         commit = self.database.writer.commit
-        result: BatchResult = await self.alone(len(asks), size, commit, asks, wall_time())
+        result: BatchResult = await self.alone(len(asks), size, commit, asks, wall_time(), told=_advanced)
         return result
 
-    async def alone(self, rows: int, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in the writer's thread, in its turn, which appends so many rows and bytes."""
-        item = Alone(rows, size, function, arguments)
+    async def alone(
+        self, rows: int, size: int, function: Callable[..., Any], *arguments: Any, told: Told | None = None
+    ) -> Any:
+        """Runs a function in the writer's thread, in its turn, which appends so many rows and bytes.
+
+        A hub hears what `told` makes of the result, whether somebody still waits for it or not.
+        """
+        item = Alone(rows, size, function, arguments, told)
         self._put(item, rows, size)
         return await item.answer.wait()
 
@@ -239,8 +244,8 @@ class Worker:
         self._up()
         self._queue.settled(items)
         if alone is not None:
-            if isinstance(result, BatchResult):
-                self._tell(*result.advanced)
+            if alone.told is not None:
+                self._tell(*alone.told(result))
             alone.answer.give(result)
         else:
             self._settle(items, result)
@@ -353,9 +358,13 @@ class Worker:
                 item.answer.fail(error)
         self._tell(*answers)
 
-    def _tell(self, *answers: StoreAnswer) -> None:
+    def _tell(self, *answers: Input) -> None:
         if answers and self._post is not None:
             self._post(*answers)
+
+
+def _advanced(result: BatchResult) -> tuple[RoomAdvanced, ...]:
+    return result.advanced
 
 
 def _append_of(item: Item) -> StoreAppend:

@@ -17,6 +17,7 @@ from vixws_store.inspect import check
 LOOPS = {
     "asyncio": "anyio.run(main)",
     "asyncio.run": "import asyncio; asyncio.run(main())",
+    "a loop by hand": "import asyncio; loop = asyncio.new_event_loop(); loop.run_until_complete(main())",
     "uvloop": "anyio.run(main, backend_options={'use_uvloop': True})",
     "trio": "anyio.run(main, backend='trio')",
     "trio.run": "import trio; trio.run(main)",
@@ -103,6 +104,7 @@ def test_the_end_does_not_wait_for_a_store_that_nobody_left(tmp_path: Path, way:
     assert took < 10, done.stderr
     assert "Fatal" not in done.stderr
     assert done.returncode >= 0, done.stderr
+    assert not Path(f"{path}-wal").exists()  # It was closed in good order.
     assert check(path).rows == 1
 
     async def again() -> None:

@@ -147,6 +147,27 @@ async def test_a_log_that_is_cut_during_a_commit_acknowledges_none_of_it(
 
 
 @pytest.mark.threat(27)
+async def test_a_cut_log_is_not_copied_by_the_commit_that_would_be_the_one_to_do_it(tmp_path: Path) -> None:
+    """SQLite does so at 1,000 pages, within a commit."""
+    path = tmp_path / "a.db"
+    store = SqliteMessageStore(path, synchronous="NORMAL", limits=QUICK)
+    async with store.run():
+        number = 0
+        while store.log_bytes < 990 * 4_120:
+            await store.append("event", "room", "note", {"n": number, "text": TEXT})
+            number += 1
+        assert store.log_bytes < 1_000 * 4_120
+        os.truncate(f"{path}-wal", 0)
+        with pytest.raises(StoreError):
+            await store.append("event", "room", "note", {"n": number, "text": TEXT * 200})
+        await stays_away(store)
+
+    found = await anyio.to_thread.run_sync(restored, path)
+    assert found == list(range(len(found)))
+    assert check(path).sound
+
+
+@pytest.mark.threat(27)
 async def test_a_log_that_held_nothing_new_may_be_cut(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = SqliteMessageStore(path, limits=QUICK)
@@ -300,6 +321,7 @@ async def test_nothing_that_others_do_in_good_order_raises_an_alarm(tmp_path: Pa
     path = tmp_path / "a.db"
     store = SqliteMessageStore(path, synchronous="NORMAL", limits=QUICK)
     random = Random(3)
+    again = StoreAppend(1, "room", "event", "note", b"{}", "mid", b"digest")
     done: dict[str, int] = {}
     async with store.run():
         for number in range(700):
@@ -309,13 +331,14 @@ async def test_nothing_that_others_do_in_good_order_raises_an_alarm(tmp_path: Pa
             elif how:
                 disturb(path, how)
             done[how] = done.get(how, 0) + 1
+            if number % 5 == 0:  # It writes nothing, unless it was trimmed.
+                await store.append_batch([again])
             payload: dict[str, Any] = {"n": number, "text": TEXT * random.choice([1, 1, 30])}
             data = json.dumps(payload).encode()
             answers = (await store.append_batch([StoreAppend(1, "room", "event", "note", data)])).answers
             assert isinstance(answers[0], StoreAppended)
-            if number % 7 == 0:  # It writes nothing, unless it was trimmed.
-                ask = StoreAppend(1, "room", "event", "note", b"{}", "mid", b"digest")
-                await store.append_batch([ask])
+            if number % 7 == 0:
+                await store.append_batch([again])
             assert store.ready
         assert (await store.position("room")).head >= 701
     assert min(done.values()) > 10

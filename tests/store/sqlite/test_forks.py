@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sqlite3
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +15,10 @@ import pytest
 
 from vixws_store import SqliteMessageStore, SqliteOutbox
 from vixws_store.inspect import check
+from vixws_store.sqlite.appending import Appender
+from vixws_store.sqlite.bridge import ThreadConnection
+from vixws_store.sqlite.reader import LogReader
+from vixws_store.sqlite.writer import LogWriter
 
 from .processes import SERVE, beside
 
@@ -90,18 +96,20 @@ async def test_a_child_may_collect_all_that_it_was_left_and_does_no_harm(tmp_pat
     store = SqliteMessageStore(path)
 
     def collect() -> int:
-        import gc
-
-        from vixws_store.sqlite.bridge import ThreadConnection
-
         found = [each for each in gc.get_objects() if isinstance(each, ThreadConnection)]
         for each in found:
-            each._connection = None  # The last reference that there was.
+            each._connection = None
+        for user in gc.get_objects():
+            if isinstance(user, LogWriter | LogReader | Appender):
+                del user._db  # The last reference that there was.
         gc.collect()
         return len(found)
 
     async with store.run():
         await store.append("event", "room", "note", {})
+        other = sqlite3.connect(path)  # All of the log is in the file: whoever closes that last removes the log.
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        other.close()
         assert in_child(collect) >= 2
         assert Path(f"{path}-wal").exists()
         await store.append("event", "room", "note", {})

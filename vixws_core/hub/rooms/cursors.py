@@ -60,8 +60,9 @@ class Cursors:
         parked.clear()
 
     def forget(self, room: Room) -> None:
-        """Lets go of what is kept for a room that has no members any more."""
+        """Lets go of what is kept of a room's log, and of what is on its way."""
         self._tails.clear(room.tail)
+        room.changes += 1
 
     # ---- the log moves --------------------------------------------------------------------------
 
@@ -352,8 +353,7 @@ class Cursors:
         elif differ(page.id_at, member.cursor_id):
             self._start_anew(member, page.head, page.head_id, "fork")
             frames, until = [], page.head
-        group = whole_page(member, frames)
-        if group:
+        if group := whole_page(member, frames):
             member.cursor, member.cursor_id, _ = frames[-1]
         for off, id, frame in frames if not group else ():
             if off <= member.cursor or off > room.pos:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...codes import BAD_MESSAGE, DENIED
 from ...effects import FindPosition, Joined, Left
 from ...errors import BadRoom, TooManyRooms
-from ...inputs import Join, Leave, LeaveAll, PositionKnown, StoreFailed
+from ...inputs import EntryRedacted, Join, Leave, LeaveAll, PositionKnown, StoreFailed
 from ...names import check_name, matches
 from ...wire import envelope as wire
 from ...wire.frames import TEXT, encode_frame
@@ -206,6 +206,23 @@ class Members:
     def owes_answers(self, session: Session) -> bool:
         """Whether a join of a session is not answered yet."""
         return any(member.ref is not None for member in (session.memberships or {}).values())
+
+    # ---- taken back -------------------------------------------------------------------------------
+
+    def redacted(self, input: EntryRedacted) -> None:
+        """An entry was taken back: nothing of it is kept here, and whoever was sent it is told."""
+        room = self._step.rooms.get(input.room)
+        if room is None:
+            return
+        self._cursors.forget(room)  # The room's newest frames, for it may be one of them; the store has the others.
+        for member in tuple(room.members.values()):
+            if (
+                member.told
+                and not (member.held or member.asking)
+                and (room.pos if member.live else member.cursor) >= input.off
+            ):
+                payload = {"off": input.off, "id": input.id}
+                self._outbox.answer(member.connection, wire.answer("$redacted", None, room.name, payload))
 
     # ---- whether it may stay --------------------------------------------------------------------
 
