@@ -10,6 +10,7 @@ import msgspec
 
 from ..codes import (
     BAD_JSON,
+    DENIED,
     INTERNAL,
     MID_CONFLICT,
     RATE_LIMITED,
@@ -26,10 +27,13 @@ from .door import Conn
 from .oracle import check
 from .store import Truth
 
-__all__ = ["check_answer", "check_error", "is_stored", "outcome_of"]
+__all__ = ["OF_PUBLISHES", "check_answer", "check_error", "is_stored", "outcome_of"]
 
 _MAY_REPEAT: Final = frozenset((RATE_LIMITED, STORE_UNAVAILABLE, STORE_FULL, INTERNAL))
 """Codes after which the same message may be sent again (PROTOCOL §11)."""
+
+OF_PUBLISHES: Final = frozenset((STORE_UNAVAILABLE, STORE_FULL, MID_CONFLICT, DENIED, INTERNAL))
+"""What becomes of a publish that is not stored."""
 
 _HEAD_BYTES: Final = 1_024
 """What a message's head adds to its payload at most."""

@@ -22,7 +22,7 @@ from ..effects import (
 )
 from ..hub import Hub
 from ..inputs import BytesFlushed, BytesReceived, Connected, Disconnected, Input, Join, Publish, SendToAll
-from .answers import check_answer, check_error, is_stored, outcome_of
+from .answers import OF_PUBLISHES, check_answer, check_error, is_stored, outcome_of
 from .bounds import group_bytes_max, held_bytes_max
 from .cursor_oracle import Place, check_joined
 from .decoding import Asked, Heard, frames_of
@@ -348,7 +348,7 @@ class DoorOracle:
         self.counts[name] = self.counts.get(name, 0) + 1
         asked = self._answer(id, conn, heard) if heard.type in _ANSWERS else None
         if asked is None:
-            conn.loose_errors += heard.type == "$err"
+            conn.loose_errors += heard.payload.get("code") in OF_PUBLISHES
             if heard.type == "$ack":
                 conn.mids[str(heard.payload.get("mid"))] -= 1
         room = heard.room or ""
