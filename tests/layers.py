@@ -23,8 +23,10 @@ GROUND: Final = {
     "inputs": "codes message",
     "effects": "message",
     "sizes": "bucket message",
-    "log": "codes effects errors inputs message sizes",
-    "protocols": "effects inputs log message",
+    "retention": "errors names",
+    "roomlog": "message",
+    "log": "codes effects errors inputs message roomlog sizes",
+    "protocols": "effects inputs log message retention",
     "pump": "",
 }
 """The ground: public, shared by all packages, and its own order."""

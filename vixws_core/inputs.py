@@ -52,10 +52,9 @@ __all__ = [
 class Accept(msgspec.Struct, frozen=True, gc=False):
     """Completes the upgrade of `conn`, whose `Requested` was told (RFC 6455 §4.2.2).
 
-    `typed`: text messages must be envelopes, anything else is answered `$err`; with False, text that is no
-    envelope reaches the application as it is. `guarded`: types whose publishes go to the
-    application instead of the log, `*` for those of all types. `limited`: as in `Connected`, where more is known of its
-    peer than that said. `headers` are added to the answer.
+    `typed`: text messages must be envelopes, anything else is answered `$err`; with False, text that is no envelope
+    reaches the application as it is. `guarded`: types whose publishes go to the application instead of the log, `*` for
+    those of all types. `limited`: as in `Connected`, where more is known by now. `headers` are added to the answer.
 
     `user`: who this is, for `expires_in_s` more seconds (None: for good). Where the hub's policy wants that to be
     proved and `user` is None, the first message must be a `$hello` with a token.
@@ -158,8 +157,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
 class ListHistory(msgspec.Struct, frozen=True, gc=False):
     """Asks for at most `limit` stored messages of `room` older than the message `before_id` (or the newest).
 
-    Answered by the tell `HistoryListed` with the same `request`, oldest first. `conn` names the connection that
-    it is for, whose unanswered requests are limited.
+    Answered by `HistoryListed` with the same `request`, oldest first. `conn`: whose it is; its open ones are limited.
     """
 
     request: int
@@ -319,8 +317,7 @@ class StoreListed(msgspec.Struct, frozen=True, gc=False):
 class PositionKnown(msgspec.Struct, frozen=True, gc=False):
     """The answer to `FindPosition`, from one snapshot.
 
-    `id` is the id of the head entry ("" in an empty room), `floor_id` that at the floor. `id_at` is the id of the
-    entry at the offset asked for: None where that entry does not exist or was trimmed (the floor's own id is kept).
+    `id` is the head entry's id, "" in an empty room; `id_at` is that at the offset asked for, as in `StoreRead`.
     """
 
     request: int
@@ -337,8 +334,7 @@ class RoomAdvanced(msgspec.Struct, frozen=True, gc=False):
 
     `entries` are the new ones in offset order, ending at `head`; the first may leave a gap, which is read.
     `prev_id` is the id of the entry before the first of them, or at `head` where there are none: "" for 0, None where
-    it is not known. It shows that the log is still the one that was told before.
-    One commit tells its `RoomAdvanced` before its `StoreAppended`s.
+    it is not known: whether the log is the one told before. A commit tells `RoomAdvanced` before its `StoreAppended`s.
     """
 
     room: str
@@ -359,8 +355,7 @@ class EntryRedacted(msgspec.Struct, frozen=True, gc=False):
 class HandlerFinished(msgspec.Struct, frozen=True, gc=False):
     """The application is done with the last record of messages (or the opening) of `conn`.
 
-    Releases the connection's next messages. `failed` closes it with 1011. `seconds` is for metrics;
-    `type` names the message type, or is "" for a record of several types.
+    Releases its next messages. `failed` closes it with 1011. `seconds` is for metrics; `type` is "" for several types.
     """
 
     conn: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -26,15 +26,19 @@ from .inputs import (
     StoreRead,
 )
 from .message import StoredMessage
+from .roomlog import RoomLog
 from .sizes import Sizes, size_of
 
 __all__ = [
+    "ANY_CONTENT",
+    "REDACTED_PAYLOAD",
     "STORE_ASKS",
     "BatchResult",
     "LogExecutor",
     "Page",
     "Position",
     "PureLog",
+    "Redacted",
     "StoreAnswer",
     "StoreAsk",
     "id_number",
@@ -53,6 +57,13 @@ StoreAnswer: TypeAlias = RoomAdvanced | StoreAppended | StoreFailed | StoreRead 
 
 STORE_ASKS: frozenset[type] = frozenset((StoreAppend, ReadStore, ListStore, FindPosition))
 """The types of `StoreAsk`, for a quick look at effects."""
+
+
+REDACTED_PAYLOAD: Final = b'{"$redacted":true}'
+"""What stands where a payload was redacted (PROTOCOL §3)."""
+
+ANY_CONTENT: Final = b""
+"""The digest of a key whose message was redacted: it tells nothing of the content, and every repeat is a dup."""
 
 
 class Page(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +96,14 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     floor_id: str = ""
 
 
+class Redacted(msgspec.Struct, frozen=True, gc=False):
+    """An entry whose payload was replaced by `REDACTED_PAYLOAD`: the epoch of its room, its offset, its id."""
+
+    ep: str
+    off: int
+    id: str
+
+
 class BatchResult(msgspec.Struct, frozen=True):
     """The outcome of one commit: which rooms advanced, and one answer per append, in order."""
 
@@ -105,34 +124,6 @@ def id_number(text: str) -> int:
     if not (isinstance(text, str) and 0 < len(text) <= 20 and text.isascii() and text.isdigit()):  # pyright: ignore[reportUnnecessaryIsInstance] -- ids come from callers that may not be typed
         raise LocalError(f"a message id must be a string of 1 to 20 digits, got {text!r:.80}")
     return int(text)
-
-
-class _Room:
-    __slots__ = ("ep", "floor", "floor_id", "keys", "name", "rows")
-
-    def __init__(self, name: str, ep: str) -> None:
-        self.name: str = name
-        self.ep: str = ep
-        self.floor: int = 0
-        self.floor_id: str = ""
-        self.rows: list[StoredMessage] = []
-        self.keys: dict[tuple[str, str], tuple[int, bytes | None]] = {}
-        """Offset and digest of each key, in the order of offsets."""
-
-    def id_at(self, off: int) -> str | None:
-        """The id at an offset, that of the floor included; None where there is none."""
-        if self.floor < off <= self.head:
-            return self.rows[off - self.floor - 1].id
-        return self.floor_id if off == self.floor and off else None
-
-    @property
-    def head_id(self) -> str:
-        """The id of the newest entry, "" where there never was one."""
-        return self.rows[-1].id if self.rows else self.floor_id
-
-    @property
-    def head(self) -> int:
-        return self.floor + len(self.rows)
 
 
 class PureLog:
@@ -156,7 +147,7 @@ class PureLog:
         self._sizes = Sizes()
         """Of entries, where there is a bound."""
         self._last_id = last_id
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, RoomLog] = {}
 
     def append_batch(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all, in order, as one commit at the time `ts` (RFC 3339).
@@ -170,7 +161,7 @@ class PureLog:
         for ask in appends:
             room = self._rooms.get(ask.room)
             if room is None:
-                room = self._rooms[ask.room] = _Room(ask.room, self.epoch)
+                room = self._rooms[ask.room] = RoomLog(ask.room, self.epoch)
             elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
@@ -220,25 +211,15 @@ class PureLog:
         if self._forgot is not None:
             self._forgot(forgotten)
 
-    def _drop(self, kept: _Room, count: int) -> None:
+    def _drop(self, kept: RoomLog, count: int) -> None:
         """Forgets the oldest entries of a room, and their keys."""
-        old = kept.rows[:count]
-        kept.floor_id = old[-1].id
-        kept.floor += count
-        del kept.rows[:count]
-        keys: list[tuple[str, str]] = []
-        for key, (off, _) in kept.keys.items():
-            if off > kept.floor:
-                break
-            keys.append(key)
-        for key in keys:
-            del kept.keys[key]
+        old = kept.forget(count)
         if self.bytes_max is not None:
             self._sizes.add(kept.name, -sum(map(size_of, old)))
 
     @staticmethod
-    def _repeat(room: _Room, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
-        if digest != ask.digest:
+    def _repeat(room: RoomLog, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:
+        if digest not in (ask.digest, ANY_CONTENT):
             message = f"mid {ask.mid!r:.140} was stored before with another content"
             return StoreFailed(ask.request, MID_CONFLICT, message, False)
         return StoreAppended(ask.request, room.ep, off, room.rows[off - room.floor - 1].id, True)
@@ -311,6 +292,24 @@ class PureLog:
         if count:
             self._drop(log, count)
         return count
+
+    def redact(self, room: str, off: int) -> Redacted | None:
+        """Replaces the payload of the entry at `off` for ever; None where there is no such entry. May be repeated.
+
+        Its key stays known, and any content sent under it again is a dup.
+        """
+        log = self._rooms.get(room)
+        if log is None or not log.floor < off <= log.head:
+            return None
+        row = log.rows[off - log.floor - 1]
+        redacted = msgspec.structs.replace(row, payload_json=REDACTED_PAYLOAD)
+        log.rows[off - log.floor - 1] = redacted
+        if self.bytes_max is not None:
+            self._sizes.add(log.name, size_of(redacted) - size_of(row))
+        if row.mid is not None:
+            key = next(key for key, (at, _) in log.keys.items() if at == off)
+            log.keys[key] = (off, ANY_CONTENT)
+        return Redacted(log.ep, off, row.id)
 
     def rooms(self) -> list[str]:
         """Names of rooms that have, or had, a message, sorted."""

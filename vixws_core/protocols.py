@@ -10,10 +10,21 @@ import msgspec
 
 from .effects import Effect, StoreAppend
 from .inputs import Input, Since
-from .log import BatchResult, Page, Position
+from .log import BatchResult, Page, Position, Redacted
 from .message import Json, JsonMessage, StoredMessage
+from .retention import Retention
 
-__all__ = ["Consumer", "Hurried", "Limited", "MessageStore", "Outbox", "OutboxEntry", "Post"]
+__all__ = [
+    "Consumer",
+    "Damageable",
+    "Hurried",
+    "Limited",
+    "MessageStore",
+    "Outbox",
+    "OutboxEntry",
+    "Post",
+    "Retained",
+]
 
 
 class Consumer(Protocol):
@@ -107,6 +118,24 @@ class MessageStore(Protocol):
         """Forgets entries up to the offset `upto`; returns how many."""
         ...
 
+    async def redact(self, room: str, off: int) -> Redacted | None:
+        """Replaces the payload of the entry at `off` by `{"$redacted":true}`, for ever; None where there is none.
+
+        Offset, id, type, sender and time stay, and so does its key: whatever is sent under it again is a dup. Returns
+        when it is durable and the old bytes are out of the storage, as far as that lies in the store's hands. What
+        `run` posts to is told `EntryRedacted`, whether anybody still waits for this call or not.
+        """
+        ...
+
+
+@runtime_checkable
+class Retained(Protocol):
+    """What a store may offer besides: to keep no more of its rooms than a configuration says, while it runs."""
+
+    def retain(self, rules: Sequence[Retention]) -> None:
+        """Of each room what the first fitting rule says is kept, from the next `run` on; instead of other rules."""
+        ...
+
 
 @runtime_checkable
 class Limited(Protocol):
@@ -125,6 +154,16 @@ class Hurried(Protocol):
 
         With `flush_s` the flush at the end is over by then. May be called again, which only hurries it more.
         """
+        ...
+
+
+@runtime_checkable
+class Damageable(Protocol):
+    """What a store may offer besides, so that a server can name the rooms that it cannot serve."""
+
+    @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged: what is asked of them fails `store_unavailable`, and only that."""
         ...
 
 

@@ -1,8 +1,9 @@
 """Durable logs of rooms: what carries out a hub's store asks."""
 
-from vixws_core.log import BatchResult, Page, Position
+from vixws_core.log import BatchResult, Page, Position, Redacted
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import MessageStore, Outbox, OutboxEntry
+from vixws_core.retention import Retention
 
 from .memory import MemoryMessageStore
 from .outbox import OutboxLimits, SqliteOutbox
@@ -19,6 +20,8 @@ __all__ = [
     "OutboxLimits",
     "Page",
     "Position",
+    "Redacted",
+    "Retention",
     "SqliteMessageStore",
     "SqliteOutbox",
     "StoredMessage",

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
-from vixws_core.codes import STORE_UNAVAILABLE
+from vixws_core.codes import INTERNAL, STORE_UNAVAILABLE
 from vixws_core.errors import LocalError, StoreError
 from vixws_core.log import id_number
 from vixws_core.message import StoredMessage
 
+from .checking import Finding, StoreCheck, examine
+from .sqlite.counter import is_id, sequences
+from .sqlite.damage import FileDamaged, is_damage
 from .sqlite.reader import LogReader
-from .sqlite.schema import MESSAGE_COLUMNS, SCHEMA_VERSION, content_crc, schema_version, store_epoch
+from .sqlite.schema import SCHEMA_VERSION, schema_version, store_epoch
 
 __all__ = ["Finding", "RoomStats", "StoreCheck", "StoreStats", "check", "history", "stats"]
-
-FINDINGS_MAX = 1_000
-"""Findings of one `check`; the file is known to be damaged long before."""
 
 
 class RoomStats(msgspec.Struct, frozen=True):
@@ -56,43 +56,25 @@ class StoreStats(msgspec.Struct, frozen=True):
     rooms: tuple[RoomStats, ...]
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong; `room`, `id` and `off` where it has a place."""
-
-    message: str
-    room: str | None = None
-    id: int | None = None
-    off: int | None = None
-
-
-class StoreCheck(msgspec.Struct, frozen=True):
-    """The result of a check: how many rows were looked at, and what is wrong with them (at most 1,000)."""
-
-    rows: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
-
-
 def stats(path: str | os.PathLike[str]) -> StoreStats:
     """Counts and sizes of a store's file.
 
-    Raises: `StoreError`, one line, where it cannot be read or is no store of this version.
+    Raises: `StoreError`, one line, where it cannot be read, is damaged or is no store of this version.
     """
     name = os.fspath(path)
     with _opened(name) as db:
         rooms = tuple(
-            RoomStats(room, ep, floor, head or floor, rows, size or 0, first or "", last or "")
+            RoomStats(room, ep, floor, head, rows, size or 0, first or "", last or "")
             for room, ep, floor, head, rows, size, first, last in db.execute(
-                "SELECT r.room, r.ep, r.floor, max(m.off), count(m.id),"
+                "SELECT r.room, r.ep, r.floor, max(coalesce(max(m.off), r.floor), r.head), count(m.id),"
                 " sum(length(CAST(m.payload_json AS BLOB))), min(m.ts), max(m.ts)"
                 " FROM ws_rooms r LEFT JOIN ws_messages m ON m.room = r.room GROUP BY r.room ORDER BY r.room"
             )
         )
-        sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ws_messages'").fetchone()
+        sequence = [seq for seq in sequences(db) if is_id(seq)]
+        for found in rooms:
+            if not all(type(number) is int for number in (found.floor, found.head, found.payload_bytes)):
+                raise FileDamaged(f"the numbers of room {found.room!r:.140} are damaged: see vixws store check")
         version, epoch = schema_version(db) or 0, store_epoch(db)
     return StoreStats(
         name,
@@ -100,7 +82,7 @@ def stats(path: str | os.PathLike[str]) -> StoreStats:
         epoch,
         os.path.getsize(name),
         os.path.getsize(name + "-wal") if os.path.exists(name + "-wal") else 0,
-        sequence[0] if sequence else 0,
+        max(sequence, default=0),
         sum(room.rows for room in rooms),
         sum(room.payload_bytes for room in rooms),
         rooms,
@@ -121,54 +103,28 @@ def history(path: str | os.PathLike[str], room: str, limit: int = 50, before: st
 
 
 def check(path: str | os.PathLike[str]) -> StoreCheck:
-    """Looks for damage: SQLite's own check, every row's checksum, dense offsets, rising ids.
+    """Looks for damage, of all that the file holds: pages, tables, indexes, every row, every room, the counter of ids.
 
-    Reads the whole file, row by row. Raises: `StoreError` as `stats` does.
+    Reads the whole file more than once, in one transaction that lasts so long: the write-ahead log of a served one
+    grows meanwhile. Raises: `StoreError` as `stats` does.
     """
-    findings: list[Finding] = []
-    rows = 0
     try:
         with _opened(os.fspath(path)) as db:
-            for (line,) in db.execute("PRAGMA quick_check"):
-                if line != "ok":
-                    findings.append(Finding(f"sqlite: {line}"))
-            floors = dict(db.execute("SELECT room, floor FROM ws_rooms").fetchall())
-            db.text_factory = bytes
-            for found in _row_findings(db, floors):
-                if isinstance(found, int):
-                    rows = found
-                elif len(findings) < FINDINGS_MAX:
-                    findings.append(found)
-    except sqlite3.DatabaseError as exc:
-        findings.append(Finding(f"sqlite: {exc}"))
-    return StoreCheck(rows, tuple(findings))
+            found = examine(db)
+        return found if _may_be_written(path) else replace(found, findings=(_READ_ONLY, *found.findings))
+    except StoreError as exc:
+        if exc.code != INTERNAL:
+            raise
+        return StoreCheck(0, (Finding(str(exc)),))
 
 
-def _row_findings(db: sqlite3.Connection, floors: dict[str, int]) -> Iterator[Finding | int]:
-    """What is wrong with rows, in order of rooms and offsets; at the end, how many rows there are."""
-    count = 0
-    last: dict[str, tuple[int, int]] = {}
-    for row in db.execute(f"SELECT {MESSAGE_COLUMNS} FROM ws_messages ORDER BY room, off"):
-        count += 1
-        id, off = row[0], row[7]
-        room = row[2].decode("utf-8", "replace") if isinstance(row[2], bytes) else repr(row[2])
-        if content_crc(row) != row[12]:
-            yield Finding("the row is not what was written (checksum)", room, id, _integer(off))
-        if not isinstance(off, int):
-            continue
-        if room not in floors:
-            yield Finding("the room has no row in ws_rooms", room, id, off)
-        before_id, before_off = last.get(room, (0, floors.get(room, 0)))
-        if off != before_off + 1:
-            yield Finding(f"offsets must be dense: {before_off + 1} was expected", room, id, off)
-        if id <= before_id:
-            yield Finding(f"ids must rise with offsets: above {before_id} was expected", room, id, off)
-        last = {room: (id, off)}
-    yield count
+_READ_ONLY = Finding("the file's head says that it may only be read")
 
 
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+def _may_be_written(path: str | os.PathLike[str]) -> bool:
+    """Whether SQLite would write into the file, by its head: 1 is a file's first version, 2 one with a log."""
+    with open(path, "rb") as file:
+        return file.read(20)[18:19] in (b"\x01", b"\x02")
 
 
 @contextmanager
@@ -187,11 +143,10 @@ def _opened(path: str) -> Generator[sqlite3.Connection]:
             found = "no store" if version is None else f"a store of schema version {version}"
             raise StoreError(STORE_UNAVAILABLE, f"{path}: expected schema version {SCHEMA_VERSION}, found {found}")
         yield db
-    except sqlite3.OperationalError as exc:
-        raise StoreError(STORE_UNAVAILABLE, f"{path}: {exc}") from None
-    except sqlite3.DatabaseError as exc:
-        if "not a database" in str(exc):
-            raise StoreError(STORE_UNAVAILABLE, f"{path}: {exc}") from None
-        raise
+    except (sqlite3.Error, FileDamaged) as exc:
+        code = INTERNAL if isinstance(exc, FileDamaged) or is_damage(exc) else STORE_UNAVAILABLE
+        raise StoreError(code, f"{path}: {exc}") from None
+    except UnicodeDecodeError:  # SQLite says what it does not understand, and Python cannot read that.
+        raise StoreError(INTERNAL, f"{path}: the tables' own texts are damaged") from None
     finally:
         db.close()

@@ -12,7 +12,8 @@ from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import LocalError, StoreError
 
 from .inspect import stats
-from .sqlite.failures import store_error
+from .sqlite.damage import FileDamaged
+from .sqlite.failures import opening_error, store_error
 from .sqlite.lock import FileLock
 from .sqlite.writer import LogWriter
 
@@ -43,6 +44,8 @@ def trim(path: str | os.PathLike[str], room: str, upto: int) -> int:
         if room not in known:
             raise LocalError(f"{os.fspath(path)}: no room {room!r:.140} among its {len(known)} rooms")
         return _trim(LogWriter(name, "FULL", BUSY_TIMEOUT_S, None), room, upto)
+    except FileDamaged as exc:
+        raise opening_error(exc, os.fspath(path)) from None
     except (sqlite3.Error, OSError) as exc:
         raise store_error(exc, os.fspath(path)) from None
     finally:

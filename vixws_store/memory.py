@@ -13,17 +13,24 @@ from anyio.lowlevel import checkpoint
 
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import LocalError
-from vixws_core.inputs import Input
-from vixws_core.log import BatchResult, LogExecutor, Page, Position, PureLog
+from vixws_core.inputs import EntryRedacted, Input
+from vixws_core.log import BatchResult, LogExecutor, Page, Position, PureLog, Redacted
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
+from vixws_core.retention import Retention
 from vixws_core.sizes import MEMORY_BYTES, Forgetting
 
 from ._calls import append_ask, batch_asks, settled, wall_time
+from ._kept import LogKept
+from ._retention import Keeper
+from .sqlite.working import working
 
 __all__ = ["MemoryMessageStore"]
 
 LOGGER = logging.getLogger("vixws.store")
+
+STOP_S = 1.0
+"""How long the keeper may take to end: a slice takes a hundredth of that."""
 
 
 def _nowhere(*inputs: Input) -> None:
@@ -34,7 +41,7 @@ class MemoryMessageStore:
     """Rooms' logs in memory; see `vixws_core.protocols.MessageStore` for the contract.
 
     `bytes_max` bounds what all entries take in memory: over it the oldest of the biggest rooms are trimmed, which the
-    log tells once a minute at most. No append fails for it.
+    log tells once a minute at most. No append fails for it. `retention` says how much of each room is kept.
     The log outlives `run`, so a server may be stopped and started with the same store object.
     """
 
@@ -42,7 +49,7 @@ class MemoryMessageStore:
     ready = True
     queue_depth = 0
 
-    def __init__(self, *, bytes_max: int = MEMORY_BYTES) -> None:
+    def __init__(self, *, bytes_max: int = MEMORY_BYTES, retention: Sequence[Retention] = ()) -> None:
         self._forgetting = Forgetting(self._say_forgotten, time.monotonic)
         first_id = secrets.randbelow(1 << 31) + 1
         self.bytes_max: int = bytes_max
@@ -50,6 +57,8 @@ class MemoryMessageStore:
         """Bytes of a payload that is appended; None: any. A server sets it to its own limit."""
         self._log = PureLog(secrets.token_hex(4), first_id, bytes_max, self._forgetting.add)
         self._executor = LogExecutor(self._log, self._tell, wall_time)
+        self._rules = tuple(retention)
+        self._keeper: Keeper | None = None
         self._post: Post = _nowhere
         self._running = False
 
@@ -69,11 +78,21 @@ class MemoryMessageStore:
         self._running = True
         self._post = post or _nowhere
         try:
-            yield
+            if not self._rules:
+                yield
+                return
+            self._keeper = Keeper(self._rules, LogKept(self._log))
+            async with working(self._keeper, lambda: STOP_S):
+                yield
         finally:
             self._post = _nowhere
             self._running = False
+            self._keeper = None
             self._forgetting.tell_rest()
+
+    def retain(self, rules: Sequence[Retention]) -> None:
+        """Of each room what the first fitting rule says is kept, from the next `run` on; instead of other rules."""
+        self._rules = tuple(rules)
 
     @overload
     async def append(self, kind: str, room: str, type: str, payload: Json, /) -> str: ...
@@ -123,6 +142,16 @@ class MemoryMessageStore:
         await self._enter()
         return self._log.trim(room, upto)
 
+    async def redact(self, room: str, off: int) -> Redacted | None:
+        """Replaces the payload of the entry at `off` for ever; None where there is no such entry. May be repeated."""
+        await self._enter()
+        found = self._log.redact(room, off)
+        if found is not None:
+            if self._keeper is not None:
+                self._keeper.forget(room)
+            self._tell(EntryRedacted(room, off, found.id))
+        return found
+
     async def _append(self, appends: Sequence[StoreAppend]) -> BatchResult:
         await self._enter()
         result = self._log.append_batch(appends, wall_time())
@@ -138,6 +167,8 @@ class MemoryMessageStore:
         )
 
     def _tell(self, *inputs: Input) -> None:
+        if self._keeper is not None:
+            self._keeper.note(inputs)
         self._post(*inputs)
 
     async def _enter(self) -> None:

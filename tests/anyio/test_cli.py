@@ -340,8 +340,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["frobnicate"], "vixws: unknown command 'frobnicate', expected serve, config, tail, publish or store (try vixws "
      "--help)"),
     (["srve"], "vixws: unknown command 'srve' (did you mean serve?), expected serve, config, tail, publish or store"),
-    (["store", "chek"], "vixws store: unknown action 'chek' (did you mean check?), expected stats, history, check or "
-     "trim (try vixws store --help)"),
+    (["store", "chek"], "vixws store: unknown action 'chek' (did you mean check?), expected stats, history, check, "
+     "repair, trim, redact or rotate-epoch (try vixws store --help)"),
 ]  # fmt: skip
 
 

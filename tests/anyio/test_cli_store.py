@@ -111,45 +111,80 @@ def test_a_folder_is_told_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == f"vixws store: {tmp_path}: expected the file of a store, got a folder\n"
 
 
-def test_a_room_is_trimmed(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["store", "trim", file, "africa", "2"])
-    told = capsys.readouterr().out
-    main(["store", "history", file, "africa", "--json"])
-    left = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+@pytest.mark.threat(26)
+def test_a_damaged_file_is_repaired_and_what_was_lost_is_told_with_status_1(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = main(["store", "repair", file])
+    told_sound = capsys.readouterr().out
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("DELETE FROM ws_rooms WHERE room = 'asia'")
+    mended = main(["store", "repair", file])
+    told_mended = capsys.readouterr().out.splitlines()
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE ws_messages SET payload_json = '{}' WHERE room = 'africa' AND off = 2")
+    lost = main(["store", "repair", file])
+    told_lost = capsys.readouterr().out.splitlines()
+    checked = main(["store", "check", file])
 
-    assert (code, told) == (0, "2 messages trimmed\n")
-    assert [entry["off"] for entry in left] == [3]
-    assert main(["store", "check", file]) == 0
+    assert (sound, told_sound) == (0, "4 messages: sound, nothing was changed\n")
+    assert (mended, told_mended) == (
+        0,
+        [
+            "made anew: room 'asia': its row in ws_rooms was made anew from its messages",
+            f"4 messages in the new file, with new indexes; the damaged one is {file}.damaged",
+        ],
+    )
+    assert (lost, told_lost[0]) == (
+        1,
+        "not repaired: 1 messages are not what was written (checksum), and were left out",
+    )
+    assert (checked, capsys.readouterr().out) == (
+        0,
+        "1 offsets are known to be lost since a repair\n3 messages: sound\n",
+    )
 
 
-def test_what_cannot_be_trimmed_is_told_with_status_2(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    unknown = main(["store", "trim", file, "antarctica", "2"])
-    wrong = main(["store", "trim", file, "africa", "-2"])
+def test_a_served_file_is_not_repaired_and_told_with_status_2(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     lock = FileLock(file + ".lock")
     lock.acquire(file)
-    served = main(["store", "trim", file, "africa", "2"])
+    code = main(["store", "repair", file])
     lock.release()
 
-    lines = capsys.readouterr().err.splitlines()
-    assert (unknown, wrong, served) == (2, 2, 2)
-    assert lines[0] == f"vixws store: {file}: no room 'antarctica' among its 2 rooms"
-    assert lines[1].startswith("vixws store: ")
-    assert "is served by the process" in lines[2]
-    assert len(lines) == 3
+    assert code == 2
+    assert "is served by the process" in capsys.readouterr().err
 
 
-def test_help_says_what_trimming_does(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["store", "trim", "--help"]) == 0
-    assert "FILE ROOM UPTO" in capsys.readouterr().out
+@pytest.mark.threat(26)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ws_meta SET value = 'x' WHERE key = 'epoch'",
+        "UPDATE ws_meta SET value = 'x' WHERE key = 'schema_version'",
+        "DROP TABLE ws_meta",
+    ],
+)
+def test_a_server_on_a_damaged_file_ends_with_one_line_and_status_1(
+    file: str, statement: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute(statement)
+    code = main(["serve", "--store", f"sqlite:///{file}", "--port", "0", "--metrics", "off"])
+
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"vixws serve: cannot open the store {file}: expected a sound file, found: ")
+    assert err.endswith(f"run vixws store repair {file}\n")
 
 
-@pytest.mark.parametrize("action", ["stats", "history", "check", "trim"])
+@pytest.mark.parametrize("action", ["stats", "history", "check", "repair", "trim", "redact", "rotate-epoch"])
 def test_a_file_that_is_no_store_is_told_with_status_2(
     action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text"
     text.write_text("not a database, but long enough that SQLite reads its head and sees that" * 10)
-    words = {"history": ["africa"], "trim": ["africa", "1"]}.get(action, [])
+    room = ["--room", "africa"]
+    words = {"history": ["africa"], "trim": [*room, "--keep", "1"], "redact": [*room, "--off", "1"]}.get(action, [])
     for file in (tmp_path / "none", text, tmp_path):
         code = main(["store", action, str(file), *words])
 

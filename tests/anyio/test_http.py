@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import struct
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from vixws_anyio import Listening, Server
 from vixws_anyio.server.listeners import SCRAPES_MAX
+from vixws_anyio.server.pages import pages
 from vixws_core.effects import Effect
 from vixws_core.inputs import Input
 from vixws_metrics import WebSocketMetrics
@@ -106,6 +107,42 @@ async def test_readyz_is_503_while_the_store_is_locked_and_the_room_goes_on(tmp_
     assert while_locked == [503, 200]
     assert typing["type"] == "chat.typing"
     assert stored["off"] == 1
+
+
+@pytest.mark.threat(26)
+async def test_readyz_names_a_damaged_room_and_all_others_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    store = SqliteMessageStore(path)
+    async with store.run():
+        for room in ("good", "b\u00e4d"):
+            await store.append("event", room, "note", {})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE ws_rooms SET ep = x'ff' WHERE room = 'b\u00e4d'")
+    async with running(Server(store=SqliteMessageStore(path), port=0)) as at, connected(at.ws) as peer:
+        await peer.ask({"type": "$hello", "ref": "0"})
+        sent = [
+            await peer.ask({"type": "note", "ref": f"p{room}", "room": room, "payload": {}})
+            for room in ("b\u00e4d", "good")
+        ]
+        joined = [await peer.ask({"type": "$join", "ref": room, "room": room}) for room in ("b\u00e4d", "good")]
+        status, _, body = await http(at.port, get("/readyz"))
+
+    assert [(answer["type"], answer["payload"].get("code")) for answer in joined] == [
+        ("$err", "store_unavailable"),
+        ("$joined", None),
+    ]
+    assert [answer["type"] for answer in sent] == ["$err", "$ack"]
+    assert (status, body) == (200, b'ready\ndamaged rooms: 1: "b\\u00e4d"\n')
+
+
+def test_readyz_names_ten_rooms_at_most() -> None:
+    answer = pages(lambda: False, {}, lambda: [f"room {number}\n" for number in range(12)])
+    status, _, body = answer("GET", "/readyz", ())
+
+    assert status == 503
+    assert body.count(b"\n") == 2
+    assert body.startswith(b'not ready\ndamaged rooms: 12: "room 0\\n", ')
+    assert body.endswith(b'"room 9\\n", ...\n')
 
 
 # ---- metrics ------------------------------------------------------------------------------------

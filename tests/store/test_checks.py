@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vixws_core.log import Page
+from vixws_core.log import Page, Redacted
 from vixws_core.message import StoredMessage
 from vixws_core.protocols import MessageStore
+from vixws_core.retention import Retention
 from vixws_store import MemoryMessageStore, SqliteMessageStore
 from vixws_store.checks import CHECKS, Check, check_store
 from vixws_store.checks.reference import compare_with_log
@@ -72,8 +73,24 @@ class Forgetful(MemoryMessageStore):
         return upto
 
 
-@pytest.mark.parametrize("make", [OffByOne, NewestFirst, Forgetful])
-async def test_a_wrong_store_fails_the_suite(make: Callable[[], MessageStore]) -> None:
+class Talkative(MemoryMessageStore):
+    """Says that it redacted, and does not."""
+
+    async def redact(self, room: str, off: int) -> Redacted | None:
+        place = await self.position(room, off)
+        return None if not place.id_at or off <= place.floor else Redacted(place.ep, off, place.id_at)
+
+
+class Hoarder(MemoryMessageStore):
+    """Takes rules, and keeps everything."""
+
+    def retain(self, rules: Sequence[Retention]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("make", [OffByOne, NewestFirst, Forgetful, Talkative, Hoarder])
+async def test_a_wrong_store_fails_the_suite(make: Callable[[], MessageStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vixws_store.checks.keeping.WAIT_S", 0.5)
     with pytest.raises(AssertionError):
         await check_store(make)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from ..config.config import Config, default, show
+from ..config.config import Config, default, plain, show
 from ..config.settings import SECTIONS, SETTINGS
 from .terminal import print_table
 
@@ -68,7 +68,7 @@ def as_json(config: Config) -> str:
     for setting in SETTINGS:
         value = {"value": getattr(config, setting.field), "source": config.source(setting.field)}
         found.setdefault(setting.section, {})[setting.key] = value
-    return json.dumps(found, indent=2, ensure_ascii=False)
+    return json.dumps(found, indent=2, ensure_ascii=False, default=plain)
 
 
 def print_config(config: Config) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 from ..config.config import Config, ConfigError, show, suggest
 from ..config.config import default as default_of
 from ..config.kinds import Address, Choice, Hosts, Number, Optional, Switch, Text, Whole, Words
+from ..config.rules import Rules
 from ..config.settings import SECTIONS, SETTINGS, Setting, find
 from .terminal import CommandFailed
 
@@ -101,6 +102,8 @@ def _metavar(setting: Setting) -> str:
             return "HOST,..."
         case Words():
             return "PATTERN,..."
+        case Rules():
+            return "JSON"
         case Optional():
             return "FILE"
         case Text():

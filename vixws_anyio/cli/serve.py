@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 import anyio
 
-from vixws_core.errors import LocalError
+from vixws_core.codes import INTERNAL
+from vixws_core.errors import LocalError, StoreError
 from vixws_core.protocols import Consumer, MessageStore
 
 from ..config.config import Config, ConfigError, show
@@ -175,7 +176,8 @@ def _failed(exc: Exception, running: bool) -> int:
     faults = faults_of(exc)
     if all(map(is_fault_of_caller, faults)):
         complain("vixws serve", faults[0])
-        return FAILED if running else USAGE
+        is_damage = isinstance(faults[0], StoreError) and faults[0].code == INTERNAL  # No fault of who started it.
+        return FAILED if running or is_damage else USAGE
     log.critical("the server failed: %r", faults[0], exc_info=exc)
     return FAILED
 

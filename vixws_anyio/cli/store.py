@@ -1,17 +1,17 @@
-"""`vixws store`: looks into a SQLite store's file, and trims one that is not served."""
+"""`vixws store`: looks into a SQLite store's file, and repairs one; `upkeep` has what else changes one."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 
 import msgspec
 
-from .flags import Parser, count_of, offset_of
+from .flags import Parser, count_of
 from .messages import print_message
 from .terminal import FAILED, OK, CommandFailed, colour, one_line, print_table
+from .upkeep import add_upkeep, file_of
 
 __all__ = ["add_store"]
 
@@ -20,8 +20,9 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds the command and its actions to the command line."""
     store = add(
         "store",
-        help="look into a store's file, served or not; trim one that is not served",
-        description="Looks into a SQLite store's file, which may be served meanwhile; only trim changes it.",
+        help="look into a store's file, served or not; repair, trim or redact one that is not served",
+        description="Looks into a SQLite store's file, which may be served meanwhile; only repair, trim, redact and "
+        "rotate-epoch change it.",
         epilog="Exit status: 0, 1 where check found damage or history no such room, 2 where the file cannot be used.",
     )
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=Parser)
@@ -39,22 +40,28 @@ def add_store(add: Callable[..., argparse.ArgumentParser]) -> None:
     history.add_argument("--json", action="store_true", help="a JSON object a line, with ids and offsets")
     history.set_defaults(run=_history)
 
-    check = actions.add_parser("check", help="look for damage: checksums, offsets, ids")
+    check = actions.add_parser(
+        "check",
+        help="look for damage: pages, indexes, checksums, offsets, ids",
+        description="Looks for damage of all that the file holds, and reads it more than once for that; the "
+        "write-ahead log of a file that is served grows meanwhile.",
+        epilog="Exit status: 0 where it is sound, 1 where it is not, 2 where the file cannot be used.",
+    )
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
 
-    trim = actions.add_parser(
-        "trim",
-        help="forget the oldest messages of a room, while no server has the file",
-        description="Forgets the messages of a room up to the offset UPTO, itself included, for good, and their "
-        "idempotency keys. Members that come back from below are told that there is a gap. Prints how many it forgot.",
-        epilog="Exit status: 0, 2 where the file is served or cannot be written, or has no such room. The file keeps "
-        "its size; new messages take the space.",
+    repair = actions.add_parser(
+        "repair",
+        help="make a damaged file sound again, while no server has it",
+        description="Makes a new file of all that is certain: indexes, rooms and the counter of ids are made anew from "
+        "the messages, and what is lost is told to members as a gap. Says what it did, and what it could not. The "
+        "damaged file stays beside it, as FILE.damaged; a sound one is left alone.",
+        epilog="Exit status: 0, 1 where something is lost, 2 where the file is served or cannot be used.",
     )
-    trim.add_argument("file", metavar="FILE")
-    trim.add_argument("room", metavar="ROOM")
-    trim.add_argument("upto", metavar="UPTO", type=offset_of, help="an offset, as history prints it")
-    trim.set_defaults(run=_trim)
+    repair.add_argument("file", metavar="FILE")
+    repair.set_defaults(run=_repair)
+
+    add_upkeep(actions.add_parser)
 
 
 def _stats(arguments: argparse.Namespace) -> int:
@@ -96,22 +103,28 @@ def _check(arguments: argparse.Namespace) -> int:
     for finding in found.findings:
         place = "" if finding.room is None else f"room {finding.room} offset {finding.off} id {finding.id}: "
         print(one_line(f"{place}{finding.message}"))
+    if found.lost:
+        print(f"{found.lost:,} offsets are known to be lost since a repair")
     verdict = "sound" if found.sound else f"{len(found.findings)} findings"
     print(f"{found.rows:,} messages: {colour('green' if found.sound else 'red', verdict, sys.stdout)}")
     return OK if found.sound else FAILED
 
 
-def _trim(arguments: argparse.Namespace) -> int:
-    from vixws_store.maintain import trim
+def _repair(arguments: argparse.Namespace) -> int:
+    from vixws_store.repair import repair
 
-    count = trim(_file_of(arguments), arguments.room, arguments.upto)
-    print(f"{count:,} messages trimmed")
-    return OK
+    found = repair(_file_of(arguments))
+    if not found.kept:
+        print(f"{found.rows:,} messages: sound, nothing was changed")
+        return OK
+    for line in found.done:
+        print(one_line(f"made anew: {line}"))
+    for line in found.lost:
+        print(one_line(f"not repaired: {line}"))
+    print(one_line(f"{found.rows:,} messages in the new file, with new indexes; the damaged one is {found.kept}"))
+    return FAILED if found.lost else OK
 
 
 def _file_of(arguments: argparse.Namespace) -> str:
     """The store's file. Raises: `CommandFailed` where a folder is named."""
-    file: str = arguments.file
-    if os.path.isdir(file):
-        raise CommandFailed(f"{file}: expected the file of a store, got a folder")
-    return file
+    return file_of(arguments.file)

@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from vixws_core.config import HubConfig
+from vixws_core.retention import Retention
 
 from .kinds import split_address
-from .layers import ConfigError, from_environment, from_file, from_flags, refuse, show, suggest
+from .layers import ConfigError, from_environment, from_file, from_flags, plain, refuse, show, suggest
 from .settings import SETTINGS, Setting, Value, find
 
-__all__ = ["Config", "ConfigError", "default", "show", "suggest"]
+__all__ = ["Config", "ConfigError", "default", "plain", "show", "suggest"]
 
 _HUB: Final = HubConfig()
 _HUB_FIELDS: Final = tuple(field.name for field in dataclasses.fields(HubConfig) if field.name != "durable")
@@ -86,6 +87,7 @@ class Config:
     metrics_listen: str = "127.0.0.1:9100"
     rooms_max: int = _HUB.rooms_max
     unstored_rooms: tuple[str, ...] = _HUB.unstored_rooms
+    retention: tuple[Retention, ...] = ()
     page_rows_max: int = _HUB.page_rows_max
     page_bytes_max: int = _HUB.page_bytes_max
     tail_bytes_room: int = _HUB.tail_bytes_room

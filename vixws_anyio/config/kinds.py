@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
+from vixws_core.retention import Retention
+
 __all__ = [
     "Address",
     "Choice",
@@ -23,7 +25,7 @@ __all__ = [
     "split_address",
 ]
 
-Value = str | int | float | bool | tuple[str, ...] | None
+Value = str | int | float | bool | tuple[str, ...] | tuple[Retention, ...] | None
 """What a setting holds once it is read."""
 
 HOSTS_MAX: Final = 16

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
 from vixws_core.errors import LocalError
+from vixws_core.retention import Retention
 
 from .settings import SECTIONS, SETTINGS, Setting, Value, find
 
@@ -19,6 +20,7 @@ __all__ = [
     "from_environment",
     "from_file",
     "from_flags",
+    "plain",
     "refuse",
     "show",
     "show_given",
@@ -48,11 +50,18 @@ def show(value: object) -> str:
 def show_given(value: object) -> str:
     """What somebody gave, as JSON has it, cut to 100 characters, on one line: 9090.0 is not 9090."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, default=plain)
     except (TypeError, ValueError):
         text = repr(value)
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     return text if len(text) <= 100 else text[:99] + "…"
+
+
+def plain(value: object) -> object:
+    """A value of a setting that JSON does not know, as JSON has it. Raises: `TypeError` for others."""
+    if isinstance(value, Retention):
+        return value.as_json()
+    raise TypeError(value)
 
 
 def refuse(where: str, setting: Setting, value: object) -> NoReturn:

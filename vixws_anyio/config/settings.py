@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from .kinds import Address, Choice, Number, Text, Value, Whole, Words
+from .rules import Rules
 from .setting import Setting, is_origin, is_pattern, is_url
 from .websocket import DAY, WEBSOCKET, at_once
 
@@ -47,6 +48,15 @@ _OTHERS: Final = (
         Words("room patterns (`*` stands for any run of characters)", is_pattern),
         "Rooms whose messages are not stored.",
         name="unstored-rooms",
+    ),
+    Setting(
+        "rooms",
+        "retention",
+        "retention",
+        Rules(),
+        "How much of which rooms is kept: the first rule whose pattern (`*` stands for any run of characters) fits a "
+        "room says how many messages, how old in seconds and how many payload bytes. The oldest are trimmed while "
+        "the server runs. Rooms without a rule keep all.",
     ),
     Setting("rooms", "pageRows", "page_rows_max", Whole(1, 500), "Messages of one catch-up or history page."),
     Setting(

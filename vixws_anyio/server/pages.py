@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final, TypeAlias
@@ -18,6 +19,9 @@ Answer: TypeAlias = tuple[int, Headers, bytes]
 
 HEALTH: Final = ("/healthz", "/readyz")
 """The paths that no application answers itself: load balancers rely on them."""
+
+ROOMS_NAMED_MAX: Final = 10
+"""Damaged rooms that `/readyz` names."""
 
 _TEXT: Final[Headers] = (("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store"))
 _PAGE: Final[Headers] = (
@@ -60,10 +64,15 @@ OwnPage: TypeAlias = Callable[[PageRequest], object]
 """What `Server.page` registers; it returns a `Page`, HTML as `str`, or what JSON can hold (`bytes`: JSON already)."""
 
 
-def pages(is_ready: Callable[[], bool], own: Mapping[str, OwnPage]) -> Callable[[str, str, Headers], Answer]:
+def pages(
+    is_ready: Callable[[], bool],
+    own: Mapping[str, OwnPage],
+    damaged_rooms: Callable[[], Sequence[str]] = tuple,
+) -> Callable[[str, str, Headers], Answer]:
     """Returns what answers `(method, target, headers)` with `(status, headers, body)`.
 
-    `/healthz` is 200 as long as the loop turns; `/readyz` is 503 while the store fails or the server drains.
+    `/healthz` is 200 as long as the loop turns; `/readyz` is 503 while the store fails or the server drains, and names
+    the rooms that the store found damaged, at most 10: all others are served, so they do not make it 503.
     `own` are the application's pages by their path; one at `/` takes the chat page's place.
     """
 
@@ -79,10 +88,20 @@ def pages(is_ready: Callable[[], bool], own: Mapping[str, OwnPage]) -> Callable[
         if path == "/healthz":
             return 200, _TEXT, b"ok\n"
         if path == "/readyz":
-            return (200, _TEXT, b"ready\n") if is_ready() else (503, _TEXT, b"not ready\n")
+            status, word = (200, b"ready\n") if is_ready() else (503, b"not ready\n")
+            return status, _TEXT, word + _named(damaged_rooms())
         return 404, _TEXT, b"not found\n"
 
     return answer
+
+
+def _named(rooms: Sequence[str]) -> bytes:
+    """A line with the number of damaged rooms and the first of their names, as JSON; nothing where all are sound."""
+    if not rooms:
+        return b""
+    names = ", ".join(json.dumps(name) for name in rooms[:ROOMS_NAMED_MAX])
+    more = "" if len(rooms) <= ROOMS_NAMED_MAX else ", ..."
+    return f"damaged rooms: {len(rooms)}: {names}{more}\n".encode()
 
 
 def _answer(returned: object) -> Answer:

@@ -26,7 +26,7 @@ from vixws_core.effects import Effect
 from vixws_core.errors import LocalError
 from vixws_core.hub import Hub
 from vixws_core.inputs import Input, Shutdown
-from vixws_core.protocols import Consumer, Hurried, Limited, MessageStore
+from vixws_core.protocols import Consumer, Damageable, Hurried, Limited, MessageStore
 from vixws_core.pump import Pump
 
 from ..logs import log, report
@@ -139,7 +139,7 @@ class Runtime:
             report=report,
             wait=self._handlers.wait,
             call=self.call,
-            pages=pages(self._is_ready, settings.pages),
+            pages=pages(self._is_ready, settings.pages, self._damaged_rooms),
             message_bytes_max=settings.hub.message_bytes_max,
             arrived=self._arrived,
             drained=self._drained.set,
@@ -193,6 +193,9 @@ class Runtime:
 
     def _is_ready(self) -> bool:
         return not self._draining and (self._store is None or self._store.ready)
+
+    def _damaged_rooms(self) -> tuple[str, ...]:
+        return self._store.damaged_rooms if isinstance(self._store, Damageable) else ()
 
     # ---- serving --------------------------------------------------------------------------------
 

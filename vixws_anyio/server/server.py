@@ -30,6 +30,7 @@ from ..logs import log
 from .admission import AdmissionLimits
 from .listeners import is_loopback
 from .pages import HEALTH, OwnPage
+from .retaining import retain
 from .runtime import Listening, Runtime, Settings
 from .signals import signals_heeded
 from .tls import server_context
@@ -164,6 +165,7 @@ class Server(RootRouter):
         if self._run is not None:
             raise LocalError("this server serves already; one run at a time")
         settings = settings_of(self.config, self.tls, self.store, self._pages)
+        retain(self.config, self.store)
 
         def announce(listening: Listening) -> None:
             self._listening = listening

@@ -73,6 +73,14 @@ async def compare_with_log(store: MessageStore, random: Random, steps: int = STE
         elif random.random() < 0.15:
             upto = random.randrange(0, 40)
             equal(log.trim(room, upto), await store.trim(room, upto), f"{what}: trim({room!r}, {upto})")
+        elif random.random() < 0.15:
+            off = random.randrange(0, 40)
+            mine_found, found = log.redact(room, off), await store.redact(room, off)
+            equal(
+                None if mine_found is None else (mine_found.off, mine.id(mine_found.id)),
+                None if found is None else (found.off, theirs.id(found.id)),
+                f"{what}: redact({room!r}, {off})",
+            )
         else:
             await _compare_reads(store, log, random, room, what, mine, theirs)
 

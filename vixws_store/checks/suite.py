@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .appending import APPEND_CHECKS
+from .keeping import KEEP_CHECKS
 from .order import ORDER_CHECKS
 from .parts import Check, MakeStore, Reopen
 from .reading import READ_CHECKS
@@ -10,7 +11,7 @@ from .reference import WHOLE_CHECKS
 
 __all__ = ["CHECKS", "check_store"]
 
-CHECKS: tuple[Check, ...] = (*APPEND_CHECKS, *READ_CHECKS, *ORDER_CHECKS, *WHOLE_CHECKS)
+CHECKS: tuple[Check, ...] = (*APPEND_CHECKS, *READ_CHECKS, *KEEP_CHECKS, *ORDER_CHECKS, *WHOLE_CHECKS)
 """All checks. Those with `durable` need a way to open a store's data again and pass at once without one."""
 
 

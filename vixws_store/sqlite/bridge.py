@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import ctypes
 import os
 import sqlite3
 import threading
@@ -68,6 +69,11 @@ class ThreadConnection(aiosqlite.Connection):
         while self._in.is_alive() and time.monotonic() < until and not closed.wait(LOOK_S):
             pass
 
+    def forsake(self) -> None:
+        """In a child made by `os.fork`: it is never closed here, which could remove the parent's log."""
+        if self._connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs `function(*arguments)` in the connection's thread and returns, or raises, what it does."""
         # aiosqlite's own methods are made of this one, which is meant for its classes.
@@ -112,8 +118,15 @@ def _end_all() -> None:
         connection.end(max(0.0, until - time.monotonic()))
 
 
+def _forsake_all() -> None:
+    """In a child made by `os.fork`, where the threads are not there, and the files are the parent's."""
+    for connection in list(_OPEN):
+        connection.forsake()
+    _OPEN.clear()
+
+
 atexit.register(_end_all)
-os.register_at_fork(after_in_child=_OPEN.clear)  # The threads are not there, and the files are the parent's.
+os.register_at_fork(after_in_child=_forsake_all)
 
 
 class Bridge(Protocol):

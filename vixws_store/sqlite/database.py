@@ -12,7 +12,7 @@ from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
-from .failures import FAILURES
+from .failures import FAILURES, opening_error
 from .forks import Kept
 from .lock import FileLock
 from .reader import LogReader
@@ -48,9 +48,9 @@ class Database:
         self._bridge = bridge
         try:
             await self._open()
-        except FAILURES as exc:
+        except Exception as exc:  # Whatever it is: nothing stays open or locked.
             await self.close()
-            raise _opening_error(exc, self.path) from None
+            raise opening_error(exc, self.path) from None
 
     async def close(self) -> None:
         """Closes what is open, and lets go of the lock."""
@@ -67,7 +67,10 @@ class Database:
         """
         async with self._reader_lock:
             await self._close_connections()
-            await self._open()
+            try:
+                await self._open()
+            except Exception as exc:
+                raise exc if isinstance(exc, FAILURES) else opening_error(exc, self.path) from None
 
     async def write(self, function: Callable[..., T], *arguments: Any) -> T:
         """Runs a method of the writer in its thread.
@@ -93,7 +96,7 @@ class Database:
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
         if self._kept is None:
-            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm")))
+            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm", ".mark")))
         self._lock.acquire(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)
@@ -118,9 +121,4 @@ class Database:
             finally:
                 if last is not None:
                     await self._bridge.run(last.close)
-
-
-def _opening_error(error: BaseException, path: str) -> StoreError:
-    if isinstance(error, StoreError) and path in str(error):
-        return error
-    return StoreError(STORE_UNAVAILABLE, f"cannot open the store {path}: {error}", retry=False)
+                self.writer.closed()

@@ -220,7 +220,7 @@ def close_untouched(db: sqlite3.Connection, path: str) -> None:
     other = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", timeout=0.0, uri=True)
     try:
         other.execute("SELECT 1 FROM sqlite_master").fetchone()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # Python cannot read what SQLite quotes of damaged tables.
         pass  # It may hold its lock all the same.
     finally:
         db.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from vixws_core.effects import StoreAppend
+from vixws_core.inputs import Input
 
 from .answer import Answer
 from .limits import Limits
 
-__all__ = ["Alone", "AppendQueue", "Item", "Single"]
+__all__ = ["Alone", "AppendQueue", "Item", "Single", "Told"]
+
+Told: TypeAlias = Callable[[Any], Sequence[Input]]
 
 
 class Single:
@@ -25,15 +28,21 @@ class Single:
 
 
 class Alone:
-    """A call of the writer that has a transaction of its own; `rows` and `size` are what it appends."""
+    """A call of the writer that has a transaction of its own; `rows` and `size` are what it appends.
 
-    __slots__ = ("answer", "arguments", "function", "rows", "size")
+    `told` says what a hub hears of its result, if anything.
+    """
 
-    def __init__(self, rows: int, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    __slots__ = ("answer", "arguments", "function", "rows", "size", "told")
+
+    def __init__(
+        self, rows: int, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], told: Told | None
+    ) -> None:
         self.rows: int = rows
         self.size: int = size
         self.function: Callable[..., Any] = function
         self.arguments: tuple[Any, ...] = arguments
+        self.told: Told | None = told
         self.answer: Answer = Answer()
 
 

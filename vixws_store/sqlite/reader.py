@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from vixws_core.log import Page, Position, message_id
 from vixws_core.message import StoredMessage
 
-from .schema import MESSAGE_COLUMNS, content_crc, store_epoch
+from .damage import Quarantine, RoomDamaged
+from .rooms import RoomState, find_id, find_state
+from .schema import MESSAGE_COLUMNS, content_crc, is_epoch, room_crc, store_epoch
 
 __all__ = ["LogReader", "find_position"]
 
@@ -21,12 +25,9 @@ LOGGER = logging.getLogger("vixws.store")
 DAMAGE_REPORTS_MAX = 1_000
 """Damaged rows that are reported one by one; after that the log falls silent."""
 
-_HEAD = (
-    "SELECT CAST(ep AS BLOB), floor, floor_id, (SELECT max(off) FROM ws_messages WHERE room = ?1)"
-    " FROM ws_rooms WHERE room = ?1"
-)
 _PAGE = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off > ? AND off <= ? ORDER BY off"
 _BELOW = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off < ? ORDER BY off DESC"
+_ROOM = "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc FROM ws_rooms WHERE room = ?"
 _ABOVE_ID = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE id > ? ORDER BY id"
 _MORE = "SELECT 1 FROM ws_messages WHERE id > ? LIMIT 1"
 
@@ -38,10 +39,14 @@ INTEGER_MAX = (1 << 63) - 1
 
 
 class LogReader:
-    """A second connection, `query_only`. Every method belongs to the connection's thread."""
+    """A second connection, `query_only`. Every method belongs to the connection's thread.
 
-    def __init__(self, path: str, busy_timeout_s: float) -> None:
+    Rooms that it finds damaged go into the `quarantine`, and are not looked at again.
+    """
+
+    def __init__(self, path: str, busy_timeout_s: float, quarantine: Quarantine | None = None) -> None:
         self.path = path
+        self._quarantine = Quarantine(path) if quarantine is None else quarantine
         self._busy_timeout_s = busy_timeout_s
         self._reported: set[int] = set()
 
@@ -52,7 +57,8 @@ class LogReader:
         db = sqlite3.connect(name, timeout=self._busy_timeout_s, isolation_level=None, cached_statements=128, uri=True)
         try:
             db.execute("PRAGMA query_only = 1")
-            self._epoch = store_epoch(db)
+            db.execute("PRAGMA cell_size_check = 1")
+            self._epoch = self._quarantine.epoch or store_epoch(db)
         except BaseException:
             db.close()
             raise
@@ -76,33 +82,43 @@ class LogReader:
         """Runs several calls, `(method, arguments)`, and returns their results; a failed one gives its error."""
         methods: dict[str, Callable[..., Any]] = {
             "list_by_room": self.list_by_room,
+            "look": self.look,
             "position": self.position,
             "read": self.read,
             "replay_from": self.replay_from,
         }
         results: list[Any] = []
         for name, arguments in calls:
+            room = None if name in ("replay_from", "look") else arguments[0]
             try:
+                if room is not None and self._quarantine:
+                    self._quarantine.check(room)
                 self._db.execute("BEGIN")
                 try:
                     results.append(methods[name](*arguments))
                 finally:
                     self._db.execute("COMMIT")
-            except sqlite3.Error as exc:
-                results.append(exc)
+            except (sqlite3.Error, RoomDamaged) as exc:
+                results.append(exc if room is None else self._quarantine.blame(room, exc) or exc)
         return results
+
+    def look(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function(db, *arguments)` finds; it gets texts as bytes."""
+        return function(self._db, *arguments)
 
     def read(self, room: str, after: int, until: int, rows_max: int, bytes_max: int, newest_first: bool) -> Page:
         """Rows with `after` < off ≤ `until`; damaged ones are left out. See `PureLog.read`."""
-        ep, floor, floor_id, head = _head(self._db, self._epoch, room)
+        state = find_state(self._db, room)
+        if state is None:
+            return Page(self._epoch, 0, 0, ())
+        ep, floor, floor_id, head, head_id = state
         rows: list[StoredMessage] = []
-        id_at = _known_id(self._db, room, after, floor, floor_id, head)
-        head_id = _known_id(self._db, room, head, floor, floor_id, head) or ""
+        id_at = _id_at(self._db, room, after, state)
         after, until = max(after, floor), min(until, head)
         if after < until and rows_max > 0:
             statement = _PAGE + " DESC" if newest_first else _PAGE
-            rows = self._rows(statement, (room, after, until), rows_max, bytes_max)
-        return Page(ep, floor, head, tuple(rows), id_at, floor_id, head_id)
+            rows = self._rows(statement, (room, after, until), rows_max, bytes_max, {room: ep})
+        return Page(ep, floor, head, tuple(rows), id_at, _text(floor_id) or "", _text(head_id) or "")
 
     def position(self, room: str, off: int | None) -> Position:
         """Where the room stands, and the id at `off`; see `PureLog.position`."""
@@ -110,11 +126,11 @@ class LogReader:
 
     def list_by_room(self, room: str, limit: int, before: int | None) -> list[StoredMessage]:
         """The newest `limit` messages of the room with an id below `before`, oldest first."""
-        _, floor, _, head = _head(self._db, self._epoch, room)
+        ep, floor, head = _head(self._db, self._epoch, room)
         if limit <= 0:
             return []
         end = head + 1 if before is None else self._first_off(room, min(before, INTEGER_MAX), floor, head)
-        rows = self._rows(_BELOW, (room, end), limit, None)
+        rows = self._rows(_BELOW, (room, end), limit, None, {room: ep})
         rows.reverse()
         return rows
 
@@ -123,7 +139,7 @@ class LogReader:
 
         They end at `REPLAY_BYTES_MAX` bytes: while one transaction reads, the write-ahead log cannot be emptied.
         """
-        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX)
+        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX, {})
         more = bool(rows) and self._db.execute(_MORE, (int(rows[-1].id),)).fetchone() is not None
         return rows, more
 
@@ -142,9 +158,17 @@ class LogReader:
         return low
 
     def _rows(
-        self, statement: str, arguments: tuple[Any, ...], rows_max: int, bytes_max: int | None
+        self,
+        statement: str,
+        arguments: tuple[Any, ...],
+        rows_max: int,
+        bytes_max: int | None,
+        epochs: dict[str, str],
     ) -> list[StoredMessage]:
-        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds."""
+        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds.
+
+        A message is of its room's epoch, whatever that was when it was written; `epochs` has those that are known.
+        """
         rows: list[StoredMessage] = []
         size = 0
         cursor = self._db.execute(statement, arguments)
@@ -153,6 +177,10 @@ class LogReader:
                 row = self._sound(found)
                 if row is None:
                     continue
+                if row.room not in epochs:
+                    epochs[row.room] = _epoch_of(self._db, row)
+                if row.ep != epochs[row.room]:
+                    row = msgspec.structs.replace(row, ep=epochs[row.room])
                 size += len(row.payload_json)
                 if rows and bytes_max is not None and size > bytes_max:
                     break
@@ -193,31 +221,39 @@ def find_position(db: sqlite3.Connection, epoch: str, room: str, off: int | None
     """Where the room stands, and the id at `off`, or `last` entries before the head but not below the floor.
 
     A room without messages has the store's `epoch`. For any connection, whatever it makes of texts.
-    Raises: `sqlite3.Error`.
+    Raises: `RoomDamaged`, `sqlite3.Error`.
     """
-    ep, floor, floor_id, head = _head(db, epoch, room)
+    state = find_state(db, room)
+    if state is None:
+        return Position(epoch, 0, 0, "")
     if last:
-        off = max(floor, head - last)
-    id_at = None if off is None else _known_id(db, room, off, floor, floor_id, head)
-    id = _known_id(db, room, head, floor, floor_id, head)
-    return Position(ep, floor, head, id or "", id_at, floor_id)
+        off = max(state.floor, state.head - last)
+    id_at = None if off is None else _id_at(db, room, off, state)
+    return Position(state.ep, state.floor, state.head, _text(state.head_id) or "", id_at, _text(state.floor_id) or "")
 
 
-def _known_id(db: sqlite3.Connection, room: str, off: int, floor: int, floor_id: str, head: int) -> str | None:
-    """The id at `off`, that of the floor included; None where there is none."""
-    if floor < off <= head:
-        return _id_at(db, room, off)
-    return floor_id if off == floor and off else None
+def _id_at(db: sqlite3.Connection, room: str, off: int, state: RoomState) -> str | None:
+    """The id at `off`, that of the floor included; None where there is none, or it is not known."""
+    if off == state.head:
+        return _text(state.head_id)
+    if state.floor < off < state.head:
+        return _text(find_id(db, room, off))
+    return _text(state.floor_id) if off == state.floor else None
 
 
-def _head(db: sqlite3.Connection, epoch: str, room: str) -> tuple[str, int, str, int]:
-    found = db.execute(_HEAD, (room,)).fetchone()
-    if found is None:
-        return epoch, 0, "", 0
-    ep, floor, floor_id, head = found
-    return ep.decode(), floor, message_id(floor_id) if floor else "", head or floor
+def _text(id: int | None) -> str | None:
+    return message_id(id) if id else None
 
 
-def _id_at(db: sqlite3.Connection, room: str, off: int) -> str | None:
-    found = db.execute("SELECT id FROM ws_messages WHERE room = ? AND off = ?", (room, off)).fetchone()
-    return message_id(found[0]) if found else None
+def _head(db: sqlite3.Connection, epoch: str, room: str) -> tuple[str, int, int]:
+    """Epoch, floor and head. Raises: as `find_position`."""
+    state = find_state(db, room)
+    return (epoch, 0, 0) if state is None else (state.ep, state.floor, state.head)
+
+
+def _epoch_of(db: sqlite3.Connection, row: StoredMessage) -> str:
+    """The epoch of a message's room; its own where the room's row is not what was written."""
+    found = db.execute(_ROOM, (row.room,)).fetchone()
+    if found is None or room_crc(*found[:5]) != found[5] or not is_epoch(found[1]):
+        return row.ep
+    return str(found[1].decode())

@@ -1,38 +1,59 @@
-"""The tables of a database file: what they are, how older files become them, and the checksum of a row."""
+"""The tables of a database file: what they are, and the checksums of what they hold.
+
+Nothing of a file is believed before it is looked at: whatever stands in it may have been changed by a failing disk.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-import secrets
+import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from vixws_core.codes import STORE_UNAVAILABLE
-from vixws_core.errors import StoreError
+from .damage import FileDamaged
 
 __all__ = [
+    "MESSAGE_BYTES",
     "MESSAGE_COLUMNS",
+    "NO_CRC",
     "SCHEMA_VERSION",
+    "TABLES",
+    "check_tables",
     "content_crc",
-    "migrate",
+    "create_tables",
+    "is_epoch",
+    "is_floor",
+    "named",
+    "put_epoch",
+    "put_room_count",
+    "room_count",
+    "room_crc",
     "row_crc",
     "row_head",
     "schema_version",
     "store_epoch",
 ]
 
-LOGGER = logging.getLogger("vixws.store")
-
-SCHEMA_VERSION = 1
-"""The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`."""
+SCHEMA_VERSION = 2
+"""The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`; 1 had no checksums but the
+rows' own."""
 
 MESSAGE_COLUMNS = "id, kind, room, type, ts, payload_json, ep, off, mid, digest, scope, sender, crc"
 """The columns of `ws_messages` in the order used everywhere."""
 
-_TABLES = (
+MESSAGE_BYTES = ", ".join(
+    f"CAST(m.{name} AS BLOB)" if name not in ("id", "off", "digest", "crc") else f"m.{name}"
+    for name in MESSAGE_COLUMNS.split(", ")
+)
+"""The same of a table `m`, texts as bytes whatever the connection makes of them: for `content_crc`."""
+
+NO_CRC = -2
+"""No checksum: none is negative, and this one is never written."""
+
+_EPOCH = re.compile("[0-9A-Za-z._-]{1,64}")
+
+TABLES = (
     """
     CREATE TABLE ws_messages (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,13 +78,21 @@ _TABLES = (
         room TEXT PRIMARY KEY,
         ep TEXT NOT NULL,
         floor INTEGER NOT NULL DEFAULT 0,
-        floor_id INTEGER NOT NULL DEFAULT 0
+        floor_id INTEGER NOT NULL DEFAULT 0,
+        head INTEGER NOT NULL DEFAULT 0,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE ws_lost (
+        room TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (room, first)
     ) WITHOUT ROWID
     """,
     "CREATE TABLE ws_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
-
-_SEED_COLUMNS = {"id", "kind", "room", "type", "ts", "payload_json"}
 
 
 def row_head(
@@ -89,8 +118,8 @@ def row_crc(head: bytes, digest: bytes | None, payload: bytes) -> int:
     return crc32(payload, crc32(digest or b"", crc32(head)))
 
 
-def content_crc(row: tuple[Any, ...]) -> int | None:
-    """The CRC-32 of a row read as `MESSAGE_COLUMNS` with texts as bytes; None where its types are wrong."""
+def content_crc(row: Sequence[Any]) -> int:
+    """The CRC-32 of a row read as `MESSAGE_COLUMNS` with texts as bytes; `NO_CRC` where its types are wrong."""
     id, kind, room, type, ts, payload, ep, off, mid, digest, scope, sender, _ = row
     try:
         key = b"" if mid is None else b"=" + mid
@@ -110,137 +139,120 @@ def content_crc(row: tuple[Any, ...]) -> int | None:
         )
         return row_crc(head, digest, payload)
     except TypeError:
-        return None
+        return NO_CRC
+
+
+def room_crc(room: Any, ep: Any, floor: Any, floor_id: Any, head: Any) -> int:
+    """The CRC-32 of a row of `ws_rooms` with texts as bytes; `NO_CRC` where its types are wrong."""
+    try:
+        return crc32(b"%b\0%b\0%d %d %d" % (room, ep, floor, floor_id, head))
+    except TypeError:
+        return NO_CRC
+
+
+def is_epoch(value: object) -> bool:
+    """Whether bytes can be a log's epoch: 1 to 64 ASCII letters, digits, dots, dashes and underscores."""
+    return isinstance(value, bytes) and _EPOCH.fullmatch(value.decode("latin-1")) is not None
+
+
+def is_floor(floor: object, id: object) -> bool:
+    """Whether two values can be the highest trimmed offset and its id, or 0 both: what version 1 wrote."""
+    return type(floor) is int and type(id) is int and floor >= 0 and (floor > 0) == (id > 0) and id >= 0
 
 
 def schema_version(db: sqlite3.Connection) -> int | None:
-    """The version of the tables in a file; None where it holds none."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if "ws_meta" in tables:
-        found = db.execute("SELECT value FROM ws_meta WHERE key = 'schema_version'").fetchone()
-        return int(found[0]) if found else 0
-    return 0 if "ws_messages" in tables else None
+    """The version of the tables in a file; None where it holds none.
+
+    Raises: `FileDamaged` where that is not to be known.
+    """
+    tables = {name for (name,) in db.execute("SELECT CAST(name AS BLOB) FROM sqlite_master WHERE type = 'table'")}
+    if b"ws_meta" in tables:
+        text = _meta(db).get(b"schema_version")
+        if isinstance(text, bytes) and text.isdigit() and len(text) <= 4:
+            return int(text)
+        raise FileDamaged(f"expected a schema_version in ws_meta, found {text!r:.80}")
+    if b"ws_messages" in tables:
+        return 0
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    if not tables and pages > 1:
+        raise FileDamaged(f"expected the tables of a store or an empty file, found {pages} pages without a table")
+    return None
 
 
 def store_epoch(db: sqlite3.Connection) -> str:
-    """The epoch that rooms without messages have, and that new rooms take."""
-    (epoch,) = db.execute("SELECT value FROM ws_meta WHERE key = 'epoch'").fetchone()
-    return str(epoch)
+    """The epoch that rooms without messages have, and that new rooms take.
 
-
-def migrate(db: sqlite3.Connection) -> None:
-    """Brings an open database to `SCHEMA_VERSION`, in one transaction.
-
-    Raises: `StoreError` where the file is of a newer version, or its table is not one of ours.
+    Raises: `FileDamaged` where it is not what was written.
     """
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        version = schema_version(db)
-        if version is None:
-            _create(db)
-        elif version > SCHEMA_VERSION:
-            message = f"the file has schema version {version}, this program knows versions up to {SCHEMA_VERSION}"
-            raise StoreError(STORE_UNAVAILABLE, message)
-        else:
-            for step in _MIGRATIONS[version:]:
-                step(db)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+    meta = _meta(db)
+    version, epoch = meta.get(b"schema_version"), meta.get(b"epoch")
+    if not (isinstance(epoch, bytes) and is_epoch(epoch)):
+        raise FileDamaged(f"expected an epoch in ws_meta, found {epoch!r:.80}")
+    if version != b"1" and meta.get(b"crc") != _meta_crc(version, epoch):
+        raise FileDamaged(f"the epoch {epoch!r:.80} in ws_meta is not what was written (checksum)")
+    return epoch.decode()
 
 
-def _create(db: sqlite3.Connection) -> None:
-    for statement in _TABLES:
+def _meta(db: sqlite3.Connection) -> dict[object, object]:
+    return dict(db.execute("SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM ws_meta LIMIT 1000").fetchall())
+
+
+def _meta_crc(version: object, epoch: bytes) -> bytes:
+    return b"%d" % crc32(b"%b\0%b" % (version if isinstance(version, bytes) else b"", epoch))
+
+
+def check_tables(db: sqlite3.Connection) -> None:
+    """Looks whether the tables and indexes are the ones of `SCHEMA_VERSION`; others beside them do no harm.
+
+    Raises: `FileDamaged` which names the first that is not.
+    """
+    found = {
+        name.decode("latin-1"): sql
+        for name, sql in db.execute(
+            "SELECT CAST(type || ' ' || name || ' ' || tbl_name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master"
+        )
+        if isinstance(name, bytes)
+    }
+    for statement in TABLES:
+        words = statement.split()
+        kind, name, table = named(words)
+        sql = found.get(f"{kind} {name} {table}")
+        if not isinstance(sql, bytes) or sql.replace(b'"', b"").split() != statement.encode().split():
+            raise FileDamaged(f"the {kind} {name} is not as it was made")
+
+
+def named(words: list[str]) -> tuple[str, str, str]:
+    """What a statement makes: the kind, the name, and the table's name."""
+    if "INDEX" in words:
+        at = words.index("INDEX")
+        return "index", words[at + 1], words[at + 3]
+    return "table", words[2], words[2]
+
+
+def create_tables(db: sqlite3.Connection, epoch: str) -> None:
+    """Makes all tables, empty, in the transaction that runs."""
+    for statement in TABLES:
         db.execute(statement)
+    put_epoch(db, epoch)
+    put_room_count(db, 0)
+
+
+def put_room_count(db: sqlite3.Connection, count: int) -> None:
+    """Writes down how many rooms there are: one that vanished must not be taken for a new one."""
+    db.execute("INSERT OR REPLACE INTO ws_meta (key, value) VALUES ('rooms', ?)", (str(count),))
+
+
+def room_count(db: sqlite3.Connection) -> int | None:
+    """How many rooms were written down; None where that is not to be known."""
+    text = _meta(db).get(b"rooms")
+    return int(text) if isinstance(text, bytes) and text.isdigit() and len(text) <= 18 else None
+
+
+def put_epoch(db: sqlite3.Connection, epoch: str) -> None:
+    """Writes the values of the whole file: its version, its epoch, and their checksum."""
+    version = str(SCHEMA_VERSION)
+    crc = _meta_crc(version.encode(), epoch.encode()).decode()
     db.executemany(
-        "INSERT INTO ws_meta (key, value) VALUES (?, ?)",
-        [("schema_version", str(SCHEMA_VERSION)), ("epoch", secrets.token_hex(4))],
+        "INSERT OR REPLACE INTO ws_meta (key, value) VALUES (?, ?)",
+        [("schema_version", version), ("epoch", epoch), ("crc", crc)],
     )
-
-
-def _from_seed(db: sqlite3.Connection) -> None:
-    """Version 0 to 1: every room of the seed's table becomes a log, in the order of the old ids."""
-    columns = {row[1] for row in db.execute("PRAGMA table_info(ws_messages)")}
-    if not columns >= _SEED_COLUMNS:
-        missing = " ".join(sorted(_SEED_COLUMNS - columns))
-        raise StoreError(STORE_UNAVAILABLE, f"the file's table ws_messages lacks the columns {missing}")
-    db.execute("ALTER TABLE ws_messages RENAME TO ws_messages_v0")
-    for (name,) in db.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ws_messages_v0' AND sql IS NOT NULL"
-    ).fetchall():
-        quoted = str(name).replace('"', '""')
-        db.execute(
-            f'DROP INDEX "{quoted}"'
-        )  # A name from the file's own catalogue, quoted: no parameter can stand here.
-    _create(db)
-    epoch = store_epoch(db)
-    marks = ", ".join("?" * 13)
-    db.executemany(f"INSERT INTO ws_messages ({MESSAGE_COLUMNS}) VALUES ({marks})", _seed_rows(db, epoch))
-    db.execute("INSERT INTO ws_rooms (room, ep) SELECT DISTINCT room, ep FROM ws_messages")
-    db.execute("DROP TABLE ws_messages_v0")
-
-
-def _seed_rows(db: sqlite3.Connection, epoch: str) -> Iterator[tuple[Any, ...]]:
-    """All rows of the seed's table. What is no UTF-8 in one is shown as U+FFFD, and how many there were is logged."""
-    converted = 0
-    decode = db.text_factory
-    db.text_factory = bytes
-    try:
-        for row, sound in _read_seed(db, epoch):
-            converted += not sound
-            yield row
-    finally:
-        db.text_factory = decode
-    if converted:
-        LOGGER.warning("%d messages of the older table were no UTF-8; U+FFFD stands for what was wrong", converted)
-
-
-def _read_seed(db: sqlite3.Connection, epoch: str) -> Iterator[tuple[tuple[Any, ...], bool]]:
-    """Each row, and whether its texts were UTF-8; texts come as bytes."""
-    # Ids that are distinct positive numbers are kept; others cannot be, and all are numbered anew in order.
-    kept = _seed_ids_fit(db)
-    order = "CAST(id AS INTEGER)" if kept else "rowid"
-    offsets: dict[str, int] = {}
-    old = db.cursor()
-    old.execute(
-        "SELECT CAST(id AS INTEGER), CAST(kind AS TEXT), CAST(room AS TEXT), CAST(type AS TEXT),"
-        f" CAST(ts AS TEXT), CAST(payload_json AS TEXT) FROM ws_messages_v0 ORDER BY {order}"
-    )
-    for count, (id, *raw) in enumerate(old, 1):
-        number = id if kept else count
-        texts = [(part or b"").decode(errors="replace") for part in raw]
-        sound = all((part or b"") == text.encode() for part, text in zip(raw, texts, strict=True))
-        kind, room, type, ts = texts[0] or "event", texts[1], texts[2] or "message", texts[3]
-        off = offsets[room] = offsets.get(room, 0) + 1
-        text = _object_json(texts[4])
-        head = row_head(number, off, epoch, kind, room, type, ts, "", None, None)
-        crc = row_crc(head, None, text.encode())
-        yield (number, kind, room, type, ts, text, epoch, off, None, None, "", None, crc), sound
-
-
-def _seed_ids_fit(db: sqlite3.Connection) -> bool:
-    seen = 0
-    last = 0
-    for (id,) in db.execute("SELECT CAST(id AS TEXT) FROM ws_messages_v0 ORDER BY CAST(id AS INTEGER)"):
-        # Texts come as bytes here. Python refuses to read very many digits.
-        if not (id and len(id) <= 64 and id.isdigit() and last < int(id) < 1 << 62):
-            return False
-        last = int(id)
-        seen += 1
-    return seen > 0
-
-
-def _object_json(payload: str) -> str:
-    """The payload where it is a JSON object, else an object that holds its text."""
-    try:
-        if isinstance(json.loads(payload), dict):
-            return payload
-    except (ValueError, RecursionError):
-        pass
-    return json.dumps({"text": payload})
-
-
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed,)
-"""The step from each version to the next; `_from_seed` needs no second step while it creates the newest tables."""

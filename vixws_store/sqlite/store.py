@@ -14,9 +14,10 @@ import anyio
 from vixws_core.effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from vixws_core.errors import LocalError
 from vixws_core.inputs import Input
-from vixws_core.log import STORE_ASKS, BatchResult, Page, Position, id_number
+from vixws_core.log import STORE_ASKS, BatchResult, Page, Position, Redacted, id_number
 from vixws_core.message import Json, JsonMessage, StoredMessage
 from vixws_core.protocols import Consumer, Post
+from vixws_core.retention import Retention
 
 from .._calls import append_ask, batch_asks, settled
 from .bridge import open_bridge
@@ -24,6 +25,7 @@ from .database import Database
 from .failures import FAILURES, store_error
 from .limits import Limits
 from .reader import LogReader
+from .upkeep import Upkeep
 from .worker import Worker
 from .working import working
 from .writer import LogWriter
@@ -43,9 +45,10 @@ class SqliteMessageStore:
     """Rooms' logs in a SQLite file; see `vixws_core.protocols.MessageStore` for the contract.
 
     `path` is made where it does not exist; its folder must exist. `synchronous` is `FULL` (an acknowledged
-    message survives a power cut) or `NORMAL` (it survives the end of the process). `pages_max` bounds the
+    message survives a power cut) or `NORMAL` (it survives the end of the process; rooms that may have lost some
+    to a power cut have another epoch afterwards). `pages_max` bounds the
     file (`PRAGMA max_page_count`, pages of 4 KiB); over it appends fail `store_full`. `limits` says how
-    much may wait. Nothing is opened before `run`.
+    much may wait, `retention` how much of each room is kept. Nothing is opened before `run`.
 
     `path` may be a symbolic link: it is followed once, at the start of `run`.
 
@@ -61,6 +64,7 @@ class SqliteMessageStore:
         synchronous: str = "FULL",
         pages_max: int | None = None,
         limits: Limits | None = None,
+        retention: Sequence[Retention] = (),
     ) -> None:
         self.path: str = os.fspath(path)
         if not self.path or self.path.startswith(":") or "\0" in self.path:
@@ -72,6 +76,8 @@ class SqliteMessageStore:
         self._limits = limits or Limits()
         self.message_bytes_max: int | None = None
         """Bytes of a payload that is appended; None: any. A server sets it to its own limit."""
+        self._rules = tuple(retention)
+        self._upkeep: Upkeep | None = None
         self._worker: Worker | None = None
         self._consumer = _Asks(self._running)
 
@@ -84,6 +90,11 @@ class SqliteMessageStore:
     def ready(self) -> bool:
         """Whether the last contact with the file succeeded; tried again twice a second while it runs."""
         return self._worker is not None and self._worker.ready
+
+    @property
+    def damaged_rooms(self) -> tuple[str, ...]:
+        """Rooms whose log was found damaged since the file was opened: what is asked of them fails, and only that."""
+        return () if self._worker is None else self._worker.database.writer.quarantine.rooms
 
     @property
     def queue_depth(self) -> int:
@@ -115,20 +126,25 @@ class SqliteMessageStore:
         limits = self._limits
         path = os.path.realpath(self.path)
         writer = LogWriter(path, self._synchronous, limits.busy_timeout_s, self._pages_max, limits.log_bytes_max)
-        database = Database(path, writer, LogReader(path, limits.busy_timeout_s))
-        worker = self._worker = Worker(database, post, self._limits)
+        database = Database(path, writer, LogReader(path, limits.busy_timeout_s, writer.quarantine))
+        upkeep = self._upkeep = Upkeep(self._rules, post)
+        worker = self._worker = upkeep.serve(Worker(database, upkeep.post, limits))
         try:
             async with open_bridge() as bridge:
                 with anyio.CancelScope(shield=True):
                     await database.open(bridge)
                 try:
-                    async with working(worker, worker.flush_s):
+                    async with working(upkeep, worker.flush_s):
                         yield
                 finally:
                     with anyio.CancelScope(shield=True):
                         await _close(database)
         finally:
-            self._worker = None
+            self._worker = self._upkeep = None
+
+    def retain(self, rules: Sequence[Retention]) -> None:
+        """Of each room what the first fitting rule says is kept, from the next `run` on; instead of other rules."""
+        self._rules = tuple(rules)
 
     def hurry(self, wait_s: float, flush_s: float | None = None) -> None:
         """The end of `run` comes: after `wait_s` no lock of another process is waited for any more.
@@ -204,8 +220,20 @@ class SqliteMessageStore:
         return rows
 
     async def trim(self, room: str, upto: int) -> int:
-        """Forgets entries up to the offset `upto`; returns how many."""
-        return await self._running().trim(room, upto)
+        """Forgets entries up to the offset `upto`; returns how many. In slices, between which others are served."""
+        self._running()
+        assert self._upkeep is not None
+        return await self._upkeep.trim(room, upto)
+
+    async def redact(self, room: str, off: int) -> Redacted | None:
+        """Replaces the payload at `off` for ever, durably; None where there is no such entry. May be repeated.
+
+        The old bytes are out of the file, and out of its write-ahead log too where no other process reads it;
+        as long as one does, that is tried again while the store runs, and when it is opened the next time.
+        """
+        self._running()
+        assert self._upkeep is not None
+        return await self._upkeep.redact(room, off)
 
     def _running(self) -> Worker:
         if self._worker is None:
@@ -240,8 +268,14 @@ class _Asks:
 async def _close(database: Database) -> None:
     """Checkpoints and closes. A disk that fails now has nothing left to lose: all answers are given."""
     try:
+        database.writer.patience.set_each(CHECKPOINT_WAIT_S)
+        await database.write(database.writer.note_heads)
+    except FAILURES as exc:
+        LOGGER.info("ends of rooms not written down: %s", store_error(exc, database.path))
+    try:
         if not await database.write(database.writer.checkpoint, CHECKPOINT_WAIT_S):
             LOGGER.warning("store closed without a checkpoint: another process uses %s", database.path)
+        await database.write(database.writer.finish)
     except FAILURES as exc:
         LOGGER.warning("store closed without a checkpoint: %s", store_error(exc, database.path))
     try:

@@ -9,24 +9,25 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 
 from vixws_core.codes import BAD_MESSAGE, STORE_UNAVAILABLE
-from vixws_core.effects import FindPosition, ListStore, ReadStore, StoreAppend
+from vixws_core.effects import FindPosition, StoreAppend
 from vixws_core.errors import LocalError, StoreError
-from vixws_core.inputs import StoreAppended, StoreFailed, StoreListed
-from vixws_core.log import BatchResult, Page, StoreAnswer, id_number, known_answer, read_answer
-from vixws_core.message import StoredMessage
+from vixws_core.inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
+from vixws_core.log import BatchResult, StoreAnswer
 from vixws_core.protocols import Post
 
 from .._calls import wall_time
 from .answer import Answer
+from .asking import Call, Read, call_of, failed, known, told
+from .damage import RoomDamaged
 from .database import Database
 from .failures import FAILURES, needs_reopening, store_error
 from .limits import Limits
-from .queue import Alone, AppendQueue, Item, Single
+from .queue import Alone, AppendQueue, Item, Single, Told
 
 __all__ = ["Worker"]
 
@@ -40,9 +41,6 @@ FLUSH_LEAST_S = 0.25
 
 POSITIONS_PER_TRIP_MAX = 1_024
 """Different positions of one round trip: about 15 µs each."""
-
-Read: TypeAlias = ReadStore | ListStore
-Call: TypeAlias = tuple[str, tuple[Any, ...]]
 
 
 class Worker:
@@ -79,7 +77,7 @@ class Worker:
         try:
             self._put(ask, 1, len(ask.payload))
         except StoreError as exc:
-            self._tell(_failed(ask.request, exc))
+            self._tell(failed(ask.request, exc))
 
     async def append_one(self, ask: StoreAppend) -> StoreAppended | StoreFailed:
         """Appends one message for a direct caller."""
@@ -92,20 +90,24 @@ class Worker:
         """Appends all in one commit of their own."""
         size = sum(len(ask.payload) for ask in asks)
         commit = self.database.writer.commit
-        result: BatchResult = await self._alone(len(asks), size, commit, asks, wall_time())
+        result: BatchResult = await self.alone(len(asks), size, commit, asks, wall_time(), told=_advanced)
         return result
 
-    async def trim(self, room: str, upto: int) -> int:
-        """Removes entries, a bounded number per transaction."""
-        count = 0
-        while removed := await self._alone(0, 0, self.database.writer.trim, room, upto):
-            count += removed
-        return count
+    async def alone(
+        self, rows: int, size: int, function: Callable[..., Any], *arguments: Any, told: Told | None = None
+    ) -> Any:
+        """Runs a function in the writer's thread, in its turn, which appends so many rows and bytes.
+
+        A hub hears what `told` makes of the result, whether somebody still waits for it or not.
+        """
+        item = Alone(rows, size, function, arguments, told)
+        self._put(item, rows, size)
+        return await item.answer.wait()
 
     def find(self, ask: FindPosition) -> None:
         """Queues a position of the hub. It is answered through `post` before any append queued from now on."""
         if self._closing or len(self._asked) >= self._limits.queue_rows_max:
-            self._tell(_failed(ask.request, self._refusal(f"{len(self._asked)} positions")))
+            self._tell(failed(ask.request, self._refusal(f"{len(self._asked)} positions")))
             return
         self._asked.append(ask)
         self._write_wake.set()
@@ -113,9 +115,9 @@ class Worker:
     def read(self, ask: Read) -> None:
         """Queues a read of the hub; it is answered through `post`."""
         try:
-            self._ask(_call(ask), ask)
+            self._ask(call_of(ask), ask)
         except StoreError as exc:
-            self._tell(_failed(ask.request, exc))
+            self._tell(failed(ask.request, exc))
         except LocalError as exc:
             self._tell(StoreFailed(ask.request, BAD_MESSAGE, str(exc), False))
 
@@ -211,8 +213,8 @@ class Worker:
             self._down(exc)
             answers = _fail(store_error(exc, self.database.path), part)
         else:
-            known = dict(zip(places, found, strict=True))
-            answers = [known_answer(ask.request, known[ask.room, ask.off, ask.last]) for ask in part]
+            stands = dict(zip(places, found, strict=True))
+            answers = [known(ask.request, stands[ask.room, ask.off, ask.last]) for ask in part]
         del asked[: len(part)]
         self._tell(*answers)
 
@@ -225,6 +227,11 @@ class Worker:
             else:
                 asks = [_append_of(item) for item in items]
                 result = await self.database.write(self.database.writer.commit, asks, wall_time())
+        except RoomDamaged as exc:  # What goes alone fails alone.
+            assert alone is not None
+            self._queue.settled(items)
+            alone.answer.fail(exc)
+            return
         except FAILURES as exc:
             # Whatever waits would meet the same disk; its senders are told now, not one timeout after another.
             self._queue.put_back(items)
@@ -237,8 +244,8 @@ class Worker:
         self._up()
         self._queue.settled(items)
         if alone is not None:
-            if isinstance(result, BatchResult):
-                self._tell(*result.advanced)
+            if alone.told is not None:
+                self._tell(*alone.told(result))
             alone.answer.give(result)
         else:
             self._settle(items, result)
@@ -272,15 +279,16 @@ class Worker:
         answers: list[StoreAnswer] = []
         for group, result in zip(asked.values(), results, strict=True):
             if isinstance(result, FAILURES):
-                self._down(result)
-                self._write_wake.set()
+                if not isinstance(result, RoomDamaged):
+                    self._down(result)
+                    self._write_wake.set()
                 answers += _fail(store_error(result, self.database.path), group)
                 continue
             for who in group:
                 if isinstance(who, Answer):
                     who.give(result)
                 else:
-                    answers.append(_told(who.request, result))
+                    answers.append(told(who.request, result))
         self._tell(*answers)
 
     async def _run_reads(self, calls: list[Call]) -> list[Any]:
@@ -325,11 +333,6 @@ class Worker:
 
     # ---- small things ---------------------------------------------------------------------------
 
-    async def _alone(self, rows: int, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
-        item = Alone(rows, size, function, arguments)
-        self._put(item, rows, size)
-        return await item.answer.wait()
-
     def _put(self, item: Item, rows: int, size: int) -> None:
         if self._closing or not self._queue.has_room(rows, size):
             raise self._refusal(f"{self._queue.rows} appends of {self._queue.size} bytes")
@@ -350,14 +353,18 @@ class Worker:
         answers: list[StoreAnswer] = []
         for item in self._queue.take_all():
             if isinstance(item, StoreAppend):
-                answers.append(_failed(item.request, error))
+                answers.append(failed(item.request, error))
             else:
                 item.answer.fail(error)
         self._tell(*answers)
 
-    def _tell(self, *answers: StoreAnswer) -> None:
+    def _tell(self, *answers: Input) -> None:
         if answers and self._post is not None:
             self._post(*answers)
+
+
+def _advanced(result: BatchResult) -> tuple[RoomAdvanced, ...]:
+    return result.advanced
 
 
 def _append_of(item: Item) -> StoreAppend:
@@ -374,22 +381,5 @@ def _fail(error: StoreError, asked: Iterable[Read | FindPosition | Answer]) -> l
         if isinstance(who, Answer):
             who.fail(error)
         else:
-            answers.append(_failed(who.request, error))
+            answers.append(failed(who.request, error))
     return answers
-
-
-def _failed(request: int, error: StoreError) -> StoreFailed:
-    return StoreFailed(request, error.code, str(error), error.retry)
-
-
-def _call(ask: Read) -> Call:
-    """The reader's method and arguments for an ask; equal for asks that may share an answer."""
-    if isinstance(ask, ReadStore):
-        return "read", (ask.room, ask.after, ask.until, ask.rows_max, ask.bytes_max, ask.newest_first)
-    return "list_by_room", (ask.room, ask.limit, None if ask.before_id is None else id_number(ask.before_id))
-
-
-def _told(request: int, result: Page | list[StoredMessage]) -> StoreAnswer:
-    if isinstance(result, Page):
-        return read_answer(request, result)
-    return StoreListed(request, tuple(result))

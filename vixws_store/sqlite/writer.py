@@ -2,73 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from vixws_core.codes import INTERNAL, MID_CONFLICT, STORE_UNAVAILABLE
+from vixws_core.codes import INTERNAL, STORE_UNAVAILABLE
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import StoreError
-from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
-from vixws_core.log import BatchResult, Position, message_id
-from vixws_core.message import StoredMessage
+from vixws_core.inputs import StoreFailed
+from vixws_core.log import BatchResult, Position
 
+from .._retention import Cut, Slice
+from .appending import Appender, is_too_big
+from .counter import find_last_id, mend_sequence
+from .damage import FileDamaged, Quarantine, RoomDamaged, is_damage
+from .epochs import last_id_of, open_mark, settle_mark
 from .files import Files, close_untouched
+from .mark import Mark
+from .migrating import migrate
 from .patience import Patience
 from .reader import find_position
-from .schema import MESSAGE_COLUMNS, migrate, row_crc, row_head, schema_version, store_epoch
+from .rooms import WRONG_ROW, Census, count_rooms, put_head
+from .schema import check_tables, schema_version, store_epoch
+from .trimming import cut_rows
 from .wal import LOG_BYTES_MAX, WriteAheadLog
 
 __all__ = ["LogWriter"]
 
-ROOMS_CACHED_MAX = 10_000
-"""Rooms whose heads are kept at hand; over it all are forgotten and read again as needed."""
+LOGGER = logging.getLogger("vixws.store")
 
 PROBE_BYTES = 16_384
 """What a probe writes and removes: enough that a store that is nearly full is not called ready."""
 
 TRIM_ROWS_MAX = 5_000
-"""Rows removed by one transaction, so that publishers wait only shortly."""
+"""Rows removed by one transaction, whose time has a bound too, so that publishers wait only shortly."""
 
-_CHUNKS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows of one statement. One statement of many rows is one release of the interpreter's lock instead of one
-per row (which costs up to a switch interval each while the event loop is busy), and few sizes keep the
-prepared statements few."""
-
-_INSERT = {
-    count: f"INSERT INTO ws_messages ({MESSAGE_COLUMNS}) VALUES " + ", ".join(["(" + ", ".join("?" * 13) + ")"] * count)
-    for count in _CHUNKS
-}
-_INSERT_ROOMS = {count: "INSERT INTO ws_rooms (room, ep) VALUES " + ", ".join(["(?, ?)"] * count) for count in _CHUNKS}
-_FIND_ROOMS = {
-    count: "SELECT room, ep, floor, (SELECT max(off) FROM ws_messages m WHERE m.room = r.room), floor_id,"
-    " (SELECT id FROM ws_messages m WHERE m.room = r.room ORDER BY off DESC LIMIT 1) FROM ws_rooms r"
-    f" WHERE room IN ({', '.join('?' * count)})"
-    for count in _CHUNKS
-}
-_FIND_KEYS = {
-    count: f"WITH k (room, scope, mid) AS (VALUES {', '.join(['(?, ?, ?)'] * count)})"
-    " SELECT m.room, m.scope, m.mid, m.ep, m.off, m.id, m.digest FROM k CROSS JOIN ws_messages m"
-    " WHERE m.room = k.room AND m.scope = k.scope AND m.mid = k.mid AND m.mid IS NOT NULL"
-    for count in _CHUNKS
-}
-
-_Known = tuple[str, int, int, bytes | None]
-"""Epoch, offset, id and digest of a stored key."""
-
-
-class _Head:
-    """Where a room's log ends, as of the transaction that runs."""
-
-    __slots__ = ("ep", "head", "id", "stored")
-
-    def __init__(self, ep: str, head: int, id: int, stored: bool) -> None:
-        self.ep = ep
-        self.head = head
-        self.id = id
-        self.stored = stored
+T = TypeVar("T")
 
 
 class LogWriter:
@@ -84,19 +55,21 @@ class LogWriter:
         busy_timeout_s: float,
         pages_max: int | None,
         log_bytes_max: int = LOG_BYTES_MAX,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.path = path
+        self.quarantine: Quarantine = Quarantine(path) if quarantine is None else quarantine
         self._synchronous = synchronous
         self.patience: Patience = Patience(busy_timeout_s)
         self._pages_max = pages_max
-        self._heads: dict[str, _Head] = {}
-        self._last_id = 0
-        self._data_version = -1
+        self._appender = Appender(self.quarantine)
         self._epoch = ""
+        """The file's own, as it was opened."""
         self._acked_id = 0
         """The highest id that this writer acknowledged."""
         self.files: Files = Files(path)
         self.log: WriteAheadLog = WriteAheadLog(self.files, self.patience, log_bytes_max)
+        self._mark: Mark | None = None
 
     def open(self) -> sqlite3.Connection:
         """Opens the file, brings its tables up to date and raises the id counter; returns the connection.
@@ -108,6 +81,9 @@ class LogWriter:
         self.patience.opened(timeout_s)
         try:
             self._set_up(db)
+        except UnicodeDecodeError:  # SQLite quotes what it does not understand, and Python cannot read that.
+            close_untouched(db, self.path)
+            raise FileDamaged("the tables' own texts are not what was written") from None
         except BaseException:
             close_untouched(db, self.path)
             raise
@@ -118,22 +94,42 @@ class LogWriter:
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(STORE_UNAVAILABLE, f"the journal mode must be wal, the file system gives {mode}")
-        db.execute(f"PRAGMA synchronous = {self._synchronous}")  # One of two words, checked by the store.
+        db.execute("PRAGMA secure_delete = ON")  # What is trimmed or redacted leaves no copy in pages that are free.
         db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute("PRAGMA cell_size_check = 1")
         if self._pages_max is not None:
             db.execute(f"PRAGMA max_page_count = {int(self._pages_max)}")
         version = schema_version(db)
         migrate(db)
-        self._check_nothing_lost(db)
+        check_tables(db)
+        census = count_rooms(db)
+        self._check_nothing_lost(db, census.floor_id)  # Before the mark is judged, which ends what could tell.
+        mend_sequence(db, self.path, census.floor_id)
+        self._mark = open_mark(db, self.path, self._synchronous, self._mark)
+        last_id = last_id_of(db)
+        if version or last_id:
+            # A restored backup, an empty one too, and a file whose last commits are lost must not give an id again.
+            last_id += secrets.randbelow(1 << 31) + 1
         self._epoch = store_epoch(db)
-        self._last_id = self._sequence()
-        if version or self._last_id:
-            # A restored backup, an empty one too, must not give an id again that was given after it was made; nor must
-            # a file whose last commits are lost.
-            self._last_id += secrets.randbelow(1 << 31) + 1
+        self._appender.begin_with(db, self._epoch_by(census, self._epoch), last_id)
         self.files.opened()
         if version is None:  # From here on the file says which one it is, whatever becomes of the log.
             self.log.empty(db, 0.0)
+
+    def _epoch_by(self, census: Census, epoch: str) -> str:
+        """The epoch of new rooms; another one where a room may be lost without its name, and begin anew."""
+        other = secrets.token_hex(4) if census.damaged or census.missing != 0 else ""
+        if other:
+            LOGGER.error(
+                "rooms damaged: file=%r damaged=%d missing=%s: new rooms take the epoch %s",
+                self.path,
+                len(census.damaged),
+                census.missing,
+                other,
+            )
+        names = (name.decode("utf-8", "replace") for name in census.damaged)
+        self.quarantine.begin_with((RoomDamaged(name, WRONG_ROW) for name in names), other)
+        return other or epoch
 
     def commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all in one transaction at the time `ts`; see `PureLog.append_batch`.
@@ -147,39 +143,41 @@ class LogWriter:
         self.log.bound(self._db)
         return result
 
-    def trim(self, room: str, upto: int) -> int:
-        """Forgets at most `TRIM_ROWS_MAX` entries with offsets up to `upto`; returns how many.
+    def change(self, level: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Runs `function(db, *arguments)` in a transaction of its own and returns what it does.
 
-        Raises: `sqlite3.Error`, `OSError`.
+        `level` is FULL, synced whatever the store does with appends, or NORMAL, for what may be lost and done again.
+        Raises: `sqlite3.Error`, `OSError`, and what the function does; then nothing is changed.
         """
         db = self._db
-        self._begin()
+        db.execute(f"PRAGMA synchronous = {level}")
         try:
-            self.files.before(db)
-            found = db.execute(_FIND_ROOMS[1], (room,)).fetchone()
-            if found is None:
-                db.execute("ROLLBACK")
-                return 0
-            floor, head = found[2:4]
-            upto = min(upto, head or floor, floor + TRIM_ROWS_MAX)
-            if upto <= floor:
-                db.execute("ROLLBACK")
-                return 0
-            db.execute(
-                "UPDATE ws_rooms SET floor = ?1, floor_id ="
-                " (SELECT id FROM ws_messages WHERE room = ?2 AND off <= ?1 ORDER BY off DESC LIMIT 1)"
-                " WHERE room = ?2",
-                (upto, room),
-            )
-            db.execute("DELETE FROM ws_messages WHERE room = ? AND off <= ?", (room, upto))
+            self._begin()
+            result = function(db, *arguments)
             db.execute("COMMIT")
             self.files.after(db)
         except BaseException:
             self._undo()
             raise
-        return int(upto - floor)
+        finally:
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return result
 
-    def positions(self, asked: Sequence[tuple[str, int | None, int]]) -> list[Position]:
+    def cut(self, level: str, room: str, cut: Cut, rows_max: int) -> Slice:
+        """Removes one slice of a room's oldest entries. Raises: `RoomDamaged`, `sqlite3.Error`, `OSError`."""
+        self.quarantine.check(room)
+        try:
+            return self.change(level, cut_rows, room, cut, rows_max)
+        except (sqlite3.Error, RoomDamaged) as exc:
+            if (damaged := self.quarantine.blame(room, exc)) is not None:
+                raise damaged from None
+            raise
+
+    def trim(self, room: str, upto: int) -> int:
+        """Forgets some entries up to `upto`; returns how many, 0 for none. Raises: as `cut`."""
+        return self.cut(self._synchronous, room, Cut(upto), TRIM_ROWS_MAX).rows
+
+    def positions(self, asked: Sequence[tuple[str, int | None, int]]) -> list[Position | RoomDamaged]:
         """Where rooms stand, and the ids at offsets, or so many entries before the head, all from one snapshot.
 
         On this connection nothing is seen that is not known to be committed. Raises: `sqlite3.Error`.
@@ -188,26 +186,47 @@ class LogWriter:
         self.patience.allow(db, self.patience.left())
         db.execute("BEGIN")
         try:
-            return [find_position(db, self._epoch, room, off, last) for room, off, last in asked]
+            return [self._position(room, off, last) for room, off, last in asked]
         finally:
             db.execute("COMMIT")
+
+    def _position(self, room: str, off: int | None, last: int) -> Position | RoomDamaged:
+        try:
+            self.quarantine.check(room)
+            return find_position(self._db, self._appender.epoch, room, off, last)
+        except (sqlite3.Error, RoomDamaged) as exc:
+            if (damaged := self.quarantine.blame(room, exc)) is None:
+                raise
+            return damaged
 
     def probe(self) -> None:
         """Writes a little and removes it, to see whether writing works again.
 
         Raises: `sqlite3.Error`, `OSError`, `StoreError` where it does not.
         """
-        db = self._db
-        self._begin()
-        try:
-            self.files.before(db)
-            db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
-            db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
-            db.execute("COMMIT")
-            self.files.after(db)
-        except BaseException:
-            self._undo()
-            raise
+        self.change(self._synchronous, self._try_writing)
+
+    def _try_writing(self, db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO ws_meta (key, value) VALUES ('probe', zeroblob(?))", (PROBE_BYTES,))
+        db.execute("DELETE FROM ws_meta WHERE key = 'probe'")
+        self._appender.refresh()
+        self._appender.try_row()
+
+    def note_heads(self) -> None:
+        """Writes down where the rooms end that grew, so that it is noticed when a room's end is lost while at rest.
+
+        Raises: `sqlite3.Error`, `OSError`.
+        """
+        if self._appender.grown:
+            self.change(self._synchronous, self._put_heads)
+
+    def _put_heads(self, db: sqlite3.Connection) -> None:
+        self._appender.refresh()
+        for room in self._appender.grown:
+            try:
+                put_head(db, room)
+            except RoomDamaged as exc:
+                self.quarantine.put(exc)
 
     def checkpoint(self, wait_s: float) -> bool:
         """Copies the write-ahead log into the file and empties it; False where others kept it from that for `wait_s`.
@@ -216,39 +235,55 @@ class LogWriter:
         """
         return self.log.empty(self._db, wait_s)
 
+    def finish(self) -> None:
+        """Notes, where there is a mark, that the log is complete; the last call, after a `checkpoint` that found it so.
+
+        Raises: `sqlite3.Error`, `OSError`, `StoreError`.
+        """
+        if self._mark is not None:
+            settle_mark(self._db, self._mark, self.path)
+
+    def closed(self) -> None:
+        """The connection is closed: nothing else is held open either. May be repeated."""
+        if self._mark is not None:
+            self._mark.close()
+
     def _commit(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
-        db = self._db
-        self._begin()
         try:
-            self.files.before(db)
-            self._refresh()
-            self._find_heads({ask.room for ask in appends})
-            known = self._find_keys([ask for ask in appends if ask.mid is not None])
-            answers, fresh, values, before = self._plan(appends, ts, known)
-            created = [room for room in fresh if not self._heads[room].stored]
-            if created:
-                self._insert(
-                    _INSERT_ROOMS, list(chain.from_iterable((room, self._heads[room].ep) for room in created)), 2
-                )
-            self._insert(_INSERT, values, 13)
-            db.execute("COMMIT")
-            self.files.after(db)
+            return self._in_transaction(self._appender.append, appends, ts)
+        except sqlite3.Error as exc:
+            if not is_damage(exc) and not is_too_big(exc):
+                raise
+        # One of these rooms is at fault, and the others must not suffer for it.
+        return self._in_transaction(self._appender.append_apart, appends, ts)
+
+    def _in_transaction(
+        self, append: Callable[[Sequence[StoreAppend], str], BatchResult], appends: Sequence[StoreAppend], ts: str
+    ) -> BatchResult:
+        try:
+            self._begin()
+            self._appender.refresh()
+            if self._mark is not None:
+                self._mark.reserve(self._appender.last_id, len(appends))
+            result = append(appends, ts)
+            self._db.execute("COMMIT")
+            self.files.after(self._db)
+            if result.advanced:
+                # Not the appender's last one: the file knows nothing of ids that were spent in vain.
+                self._acked_id = max(int(advanced.entries[-1].id) for advanced in result.advanced)
+                if self._mark is not None:
+                    self._mark.committed(self._acked_id)
         except BaseException:
             self._undo()
             raise
-        if values:
-            self._acked_id = self._last_id
-        for room in created:
-            self._heads[room].stored = True
-        advanced = tuple(
-            RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows), before[room]) for room, rows in fresh.items()
-        )
-        return BatchResult(advanced, tuple(answers))
+        self._appender.committed(result)
+        return result
 
     def _begin(self) -> None:
-        """Begins a transaction that writes. Raises: `StoreError` where the log is full, `sqlite3.Error`."""
+        """Begins a transaction that writes. Raises: `StoreError` where the log is full or was cut, `sqlite3.Error`."""
         self.log.make_room(self._db)
         self.patience.begin(self._db)
+        self.files.before(self._db)
 
     def _commit_storable(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Refuses the appends whose text UTF-8 cannot hold, so that they take nobody else down."""
@@ -261,139 +296,23 @@ class LogWriter:
         )
         return BatchResult(result.advanced, answers)
 
-    def _plan(
-        self, appends: Sequence[StoreAppend], ts: str, known: dict[tuple[str, str, str], _Known]
-    ) -> tuple[list[StoreAppended | StoreFailed], dict[str, list[StoredMessage]], list[Any], dict[str, str]]:
-        """Decides every append: the answers, the new rows by room, the values of all new rows in a row, and the ids
-        of the entries before them by room."""
-        answers: list[StoreAppended | StoreFailed] = []
-        fresh: dict[str, list[StoredMessage]] = {}
-        before: dict[str, str] = {}
-        values: list[Any] = []
-        heads = self._heads
-        for ask in appends:
-            request, name, kind, type_, payload, mid, digest, scope, sender = (
-                ask.request,
-                ask.room,
-                ask.kind,
-                ask.type,
-                ask.payload,
-                ask.mid,
-                ask.digest,
-                ask.scope,
-                ask.sender,
-            )
-            if mid is not None and (found := known.get((name, scope, mid))) is not None:
-                answers.append(_repeat(ask, *found))
-                continue
-            head = heads[name]
-            ep, off, number = head.ep, head.head + 1, self._last_id + 1
-            crc = row_crc(row_head(number, off, ep, kind, name, type_, ts, scope, mid, sender), digest, payload)
-            values += (
-                number,
-                kind,
-                name,
-                type_,
-                ts,
-                payload.decode(),
-                ep,
-                off,
-                mid,
-                digest,
-                scope,
-                sender,
-                crc,
-            )
-            # The number is spent even if the commit fails: an id is never given twice.
-            if name not in before:
-                before[name] = message_id(head.id) if head.id else ""
-            head.head, head.id, self._last_id = off, number, number
-            id = message_id(number)
-            row = StoredMessage(id, kind, name, type_, ts, payload, ep, off, mid, sender)
-            if (rows := fresh.get(name)) is None:
-                fresh[name] = [row]
-            else:
-                rows.append(row)
-            if mid is not None:
-                known[name, scope, mid] = (ep, off, number, digest)
-            answers.append(StoreAppended(request, ep, off, id))
-        return answers, fresh, values, before
-
-    def _refresh(self) -> None:
-        """Forgets what is at hand where another connection changed the file (the `sqlite3` shell, a restore)."""
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        if version != self._data_version:
-            self._data_version = version
-            self._heads.clear()
-            self._epoch = store_epoch(self._db)
-            self._last_id = max(self._last_id, self._sequence())
-        elif len(self._heads) > ROOMS_CACHED_MAX:
-            self._heads.clear()
-
-    def _sequence(self) -> int:
-        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'ws_messages'").fetchone()
-        return int(found[0]) if found else 0
-
-    def _find_heads(self, rooms: set[str]) -> None:
-        missing = [room for room in rooms if room not in self._heads]
-        if not missing:
-            return
-        for part in _chunks(missing, 1):
-            for room, ep, floor, head, floor_id, head_id in self._db.execute(_FIND_ROOMS[len(part)], part):
-                self._heads[room] = _Head(ep, head or floor, head_id or floor_id, True)
-        for room in missing:
-            if room not in self._heads:
-                self._heads[room] = _Head(self._epoch, 0, 0, False)
-
-    def _find_keys(self, asks: list[StoreAppend]) -> dict[tuple[str, str, str], _Known]:
-        known: dict[tuple[str, str, str], _Known] = {}
-        if asks:
-            values: list[Any] = []
-            for ask in asks:
-                values += (ask.room, ask.scope, ask.mid)
-            for part in _chunks(values, 3):
-                for room, scope, mid, *found in self._db.execute(_FIND_KEYS[len(part) // 3], part):
-                    known[room, scope, mid] = (found[0], found[1], found[2], found[3])
-        return known
-
-    def _insert(self, statements: dict[int, str], values: Sequence[Any], width: int) -> None:
-        for part in _chunks(values, width):
-            self._db.execute(statements[len(part) // width], part)
-
     def _undo(self) -> None:
-        self._heads.clear()
+        self._appender.forget()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def _check_nothing_lost(self, db: sqlite3.Connection) -> None:
+    def _check_nothing_lost(self, db: sqlite3.Connection, floor_id: int) -> None:
         """Raises: `StoreError` where the file that was opened again lacks what was acknowledged from the one before.
 
         Whoever was told of it would never hear of what comes in its place; a server that is started anew tells them.
+        `floor_id` is the highest id that was trimmed up to.
         """
         if self._epoch != store_epoch(db):
             self._acked_id = 0
             return  # The first one, or another log altogether: members are told.
-        if self._sequence() < self._acked_id or not self.files.may_go_on(db):
+        if max(find_last_id(db), floor_id) < self._acked_id or not self.files.may_go_on(db):
             message = f"{self.path} lacks messages that were acknowledged: stop the server, and start it again"
             raise StoreError(STORE_UNAVAILABLE, message, retry=True)
-
-
-def _chunks(values: Sequence[Any], width: int) -> Iterator[Sequence[Any]]:
-    """Cuts a flat sequence of rows into parts of `_CHUNKS` rows."""
-    start = 0
-    left = len(values) // width
-    for count in _CHUNKS:
-        while left >= count:
-            yield values[start : start + count * width]
-            start += count * width
-            left -= count
-
-
-def _repeat(ask: StoreAppend, ep: str, off: int, id: int, digest: bytes | None) -> StoreAppended | StoreFailed:
-    if digest != ask.digest:
-        message = f"mid {ask.mid!r:.140} was stored before with another content"
-        return StoreFailed(ask.request, MID_CONFLICT, message, False)
-    return StoreAppended(ask.request, ep, off, message_id(id), True)
 
 
 def _text_error(ask: StoreAppend) -> str:

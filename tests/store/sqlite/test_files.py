@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -333,9 +334,8 @@ async def test_nothing_that_others_do_in_good_order_raises_an_alarm(tmp_path: Pa
             if number % 5 == 0:  # It writes nothing, unless it was trimmed.
                 await store.append_batch([again])
             payload: dict[str, Any] = {"n": number, "text": TEXT * random.choice([1, 1, 30])}
-            answers = (
-                await store.append_batch([StoreAppend(1, "room", "event", "note", str(payload).encode())])
-            ).answers
+            data = json.dumps(payload).encode()
+            answers = (await store.append_batch([StoreAppend(1, "room", "event", "note", data)])).answers
             assert isinstance(answers[0], StoreAppended)
             if number % 7 == 0:
                 await store.append_batch([again])

@@ -15,6 +15,7 @@ import pytest
 
 from vixws_store import SqliteMessageStore, SqliteOutbox
 from vixws_store.inspect import check
+from vixws_store.sqlite.appending import Appender
 from vixws_store.sqlite.bridge import ThreadConnection
 from vixws_store.sqlite.reader import LogReader
 from vixws_store.sqlite.writer import LogWriter
@@ -55,7 +56,7 @@ def open_under(folder: Path) -> list[str]:
 
 
 async def test_a_child_has_none_of_a_stores_files_open(tmp_path: Path) -> None:
-    store, outbox = SqliteMessageStore(tmp_path / "a.db"), SqliteOutbox(tmp_path / "out.db")
+    store, outbox = SqliteMessageStore(tmp_path / "a.db", synchronous="NORMAL"), SqliteOutbox(tmp_path / "out.db")
     async with store.run(), outbox.run():
         await store.append("event", "room", "note", {})
         (tmp_path / "a.db.lock").unlink()
@@ -99,7 +100,7 @@ async def test_a_child_may_collect_all_that_it_was_left_and_does_no_harm(tmp_pat
         for each in found:
             each._connection = None
         for user in gc.get_objects():
-            if isinstance(user, LogWriter | LogReader):
+            if isinstance(user, LogWriter | LogReader | Appender):
                 del user._db  # The last reference that there was.
         gc.collect()
         return len(found)

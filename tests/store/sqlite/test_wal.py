@@ -51,8 +51,9 @@ async def test_a_long_read_is_named_and_the_log_stays_bounded_until_it_ends(
 ) -> None:
     path = tmp_path / "a.db"
     store = SqliteMessageStore(path, synchronous="NORMAL", limits=LIMITS)
+    head = 0
     async with store.run():
-        for episode in range(2):
+        for _ in range(2):
             await store.append("event", "room", "note", {})
             with beside(READ, path) as (process, line):
                 assert line == "ready"
@@ -69,7 +70,8 @@ async def test_a_long_read_is_named_and_the_log_stays_bounded_until_it_ends(
                 assert taken > 100
                 assert MOST <= size < MOST + (128 << 10)
                 assert store.log_bytes == size
-                assert (await store.position("room")).head == (taken + 1) * (episode + 1)
+                head += 1 + taken
+                assert (await store.position("room")).head == head
                 for _ in range(3):  # It stays so.
                     await anyio.sleep(0.05)
                     assert (await fill_until_refused(store))[0] == 0
@@ -85,8 +87,6 @@ async def test_a_long_read_is_named_and_the_log_stays_bounded_until_it_ends(
                 f"store ready again: {path}",
             ]
             assert store.log_bytes < MOST // 8
-            trimmed = (await store.position("room")).head
-            await store.append_batch(BATCH[: (taken + 1) * (episode + 1) - trimmed])
 
     assert check(path).sound
     assert store.log_bytes == 0
