@@ -162,10 +162,10 @@ class ClientReader(InflatingReader):
     def __init__(self) -> None:
         super().__init__(client=True, message_bytes_max=1 << 30)
 
-    def feed(self, data: bytes, most: int = 1 << 30) -> list[Received]:
-        out = found = super().feed(data, most)
+    def feed(self, data: bytes, most: int = 1 << 30, apart: bool = False) -> list[Received]:
+        out = found = super().feed(data, most, apart)
         while found:
-            found = super().feed(b"", most)
+            found = super().feed(b"", most, apart)
             out += found
         return out
 
