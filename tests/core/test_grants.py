@@ -8,6 +8,7 @@ import pytest
 
 from vixws_core import HubConfig, LocalError, Refused
 from vixws_core.app.access import AuthRequest, Grant, RootRouter, User
+from vixws_core.app.session import Session
 from vixws_core.effects import Authorize, StoreAppend
 from vixws_core.inputs import PositionKnown
 from vixws_core.log import run_asks
@@ -575,6 +576,25 @@ def test_an_ack_behind_the_kick_tells_nothing_of_the_room() -> None:
     kicked, ack = peer.messages()
     assert kicked["type"] == "$kicked"
     assert ack == {"type": "$ack", "ref": "1", "payload": {"mid": "m"}}
+
+
+def test_an_ack_of_what_a_guard_held_over_the_kick_tells_nothing_of_the_room() -> None:
+    policy = Policy()
+    policy.allow("ada", "a")
+
+    @policy.router.on_publish("x")
+    async def look(session: Session, payload: dict[str, Any]) -> None: ...
+
+    rig = rig_of(policy)
+    peer = client(rig, "ada", "a")
+    peer.send(typed("x", room="a", ref="1", mid="m"))
+    policy.deny("ada", "a")
+    rig.app.revoke("ada", "a")
+    rig.run()
+
+    kicked, *answers = peer.messages()
+    assert kicked["type"] == "$kicked"
+    assert answers and all(answer.get("room") is None and "off" not in answer["payload"] for answer in answers)
 
 
 @pytest.mark.threat(2)

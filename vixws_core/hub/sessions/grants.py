@@ -190,7 +190,7 @@ class Grants:
         identity = session.identity
         if identity is not None:
             identity.allowed.pop(room, None)
-            if session.unanswered:
+            if session.unanswered or session.busy:  # What a guard holds may be published yet.
                 identity.kicked = identity.kicked or set()
                 identity.kicked.add(room)
         self._members.kick(member, code)
@@ -201,7 +201,7 @@ class Grants:
         if identity is None or identity.kicked is None:
             return False
         barred = room in identity.kicked
-        if not session.unanswered:
+        if not (session.unanswered or session.busy):
             identity.kicked = None
         return barred
 
