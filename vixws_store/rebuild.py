@@ -88,7 +88,7 @@ class Rebuilding:
             room.lost.append((room.last + 1, off - 1))
         room.last = off
         self._last_id = id
-        values = [value.decode() if isinstance(value, bytes) and at != 9 else value for at, value in enumerate(row)]
+        values: list[Any] = [v.decode() if isinstance(v, bytes) and at != 9 else v for at, v in enumerate(row)]
         if values[8] is not None and self._has_key(values):
             self._tell(self.lost, f"{_where(name, off, id)}: its mid is another message's too, and was taken from it")
             values[8] = values[9] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -157,7 +157,7 @@ class Server:
         return called
 
     @contextmanager
-    def _handling(self, session: Session | None, name: str) -> Iterator[None]:
+    def _handling(self, session: Session | None, name: str) -> Generator[None]:
         before, self._at = self._at, (session, name)
         try:
             yield

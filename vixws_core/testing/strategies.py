@@ -53,7 +53,8 @@ def actions(
         st.builds(JoinRoom, who, where, st.integers(0, 5)),
         st.builds(LeaveRoom, who, where),
     ]
-    for type, payload in (publishes if publishes is not None else {} if sends else _NOTES).items():
+    notes = _NOTES if publishes is None and not sends else publishes or {}
+    for type, payload in notes.items():
         found.append(st.builds(Publish, who, where, st.just(type), payload))
     for type, payload in (sends or {}).items():
         found.append(st.builds(Send, who, st.just(type), payload))

@@ -83,8 +83,8 @@ class FrameReader:
         self._client = client
         self._message_bytes_max = message_bytes_max
         self._fragments_max = fragments_max
-        self._buffer = b""
-        self._start = 0  # Where in the buffer the next call begins.
+        self._buffer: bytes = b""
+        self._start: int = 0  # Where in the buffer the next call begins.
         self._failed = False
         self._authority: Connection | None = None
         self._slow_left = 0  # Bytes of the frame that wsproto is reading which have not come yet.

@@ -221,7 +221,7 @@ def check_tables(db: sqlite3.Connection) -> None:
             raise FileDamaged(f"the {kind} {name} is not as it was made")
 
 
-def named(words: list[str]) -> tuple[str, str, str]:
+def named(words: Sequence[str]) -> tuple[str, str, str]:
     """What a statement makes: the kind, the name, and the table's name."""
     if "INDEX" in words:
         at = words.index("INDEX")

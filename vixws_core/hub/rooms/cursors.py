@@ -17,7 +17,7 @@ from ..step import Step
 from .continuity import differ, is_confirmed, is_other
 from .pages import Pages, is_current
 from .tail import Tails
-from .telling import Frame, Telling, frames_of, whole_page
+from .telling import NONE, Frames, Telling, frames_of, whole_page
 from .unstored import Unstored
 
 __all__ = ["Cursors"]
@@ -91,7 +91,7 @@ class Cursors:
 
     def _bring(self, room: Room, rows: list[StoredMessage]) -> None:
         group, size = list[bytes](), 0
-        for off, id, frame in frames_of(rows, self._step.config.message_bytes_max):
+        for off, id, frame in frames_of(rows, self._step.config.message_bytes_max).entries:
             if frame is None:  # Nobody can read it: the live members pass over it as those do who come later.
                 self._broadcast(room, group)
                 group, size = [], 0
@@ -340,7 +340,7 @@ class Cursors:
                 self._take_page(member, input, frames, asked.until)
             self.catch_up(session)
 
-    def _take_page(self, member: Member, page: StoreRead, frames: list[Frame], until: int) -> None:
+    def _take_page(self, member: Member, page: StoreRead, frames: Frames, until: int) -> None:
         """Sends a page that was asked for up to `until`; the room may have moved on since it was read."""
         room = member.room
         if page.ep != room.ep or page.head < until:
@@ -352,10 +352,10 @@ class Cursors:
             self._gap(member, page.floor, page.floor_id)
         elif differ(page.id_at, member.cursor_id):
             self._start_anew(member, page.head, page.head_id, "fork")
-            frames, until = [], page.head
+            frames, until = NONE, page.head
         if group := whole_page(member, frames):
-            member.cursor, member.cursor_id, _ = frames[-1]
-        for off, id, frame in frames if not group else ():
+            member.cursor, member.cursor_id, _ = frames.entries[-1]
+        for off, id, frame in frames.entries if not group else ():
             if off <= member.cursor or off > room.pos:
                 continue
             if off != member.cursor + 1:  # The store holds the rows around it, and this one is damaged.
@@ -370,7 +370,7 @@ class Cursors:
             if off == member.announced_head:
                 self._send_group(member, group)
         self._send_group(member, group)
-        if not frames and member.cursor < until:
+        if not frames.entries and member.cursor < until:
             # At least one row is read where one exists: none of these can be read any more.
             self._gap(member, until, page.head_id if until == page.head else "")
         in_turn = member.session.catching_up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...entries import TYPE_MAX
 from ...message import StoredMessage
@@ -12,7 +12,7 @@ from ...wire.frames import TEXT, encode_frame
 from ..connection.outbox import Outbox
 from ..model import Member
 
-__all__ = ["Frame", "Telling", "frames_of", "whole_page"]
+__all__ = ["NONE", "Frame", "Frames", "Telling", "frames_of", "whole_page"]
 
 HEAD_BYTES: Final = 4_096
 """By how much a server's message may exceed the limit of a message, for its head (PROTOCOL §1)."""
@@ -21,31 +21,46 @@ Frame = tuple[int, str, bytes | None]
 """Offset, id and frame of an entry; no frame for one that no client could read."""
 
 
-def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> list[Frame]:
+class Frames(NamedTuple):
+    """Entries as a room's members get them."""
+
+    entries: list[Frame]
+    plain: list[bytes]
+    """The frames of those that a client can read."""
+
+
+NONE: Final = Frames([], [])
+
+
+def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> Frames:
     """Entries as a room's members get them; no frame for one that no client could read, whoever stored it."""
     frames: list[Frame] = []
+    plain: list[bytes] = []
     most = message_bytes_max + HEAD_BYTES
     for row in rows:
         text = wire.stored_message(row)
         # What follows is `wire.is_readable`, without a call for each entry.
         type = row.type
         good = 0 < len(type) <= TYPE_MAX and type[0] != "$" and row.payload_json.lstrip()[:1] == b"{"
-        frames.append((row.off, row.id, encode_frame(TEXT, text) if good and len(text) <= most else None))
-    return frames
+        frame = encode_frame(TEXT, text) if good and len(text) <= most else None
+        frames.append((row.off, row.id, frame))
+        if frame is not None:
+            plain.append(frame)
+    return Frames(frames, plain)
 
 
-def whole_page(member: Member, frames: Sequence[Frame]) -> list[bytes]:
+def whole_page(member: Member, page: Frames) -> list[bytes]:
     """The frames of a page in which nothing is missing and nothing is to be told in between; [] for another one.
 
-    A page that many share costs each of them little then.
+    A page that many share is looked through once, and costs each of them little.
     """
-    if not frames:
+    frames, plain = page
+    if not frames or len(plain) != len(frames):
         return []
     cursor, last = member.cursor, frames[-1][0]
     if last - cursor != len(frames) or last > member.room.pos or cursor < member.announced_head < last:
         return []
-    plain = [frame for _, _, frame in frames if frame is not None]
-    return plain if len(plain) == len(frames) else []
+    return list(plain)
 
 
 class Telling:

@@ -63,7 +63,7 @@ class Inbox:
         """
         reader, session, step = connection.reader, connection.session, self._step
         assert reader is not None and session is not None  # It is or was open.
-        left, more = step.config.events_per_step_max, True
+        left, more, holding = step.config.events_per_step_max, True, 0
         reader.more = False  # What was left belongs to this step.
         while more:
             # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
