@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+from vixws_anyio.cli.loglines import ToStderr
 
 BACKENDS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -18,6 +22,25 @@ BACKENDS = {
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Every adapter test runs on each of these."""
     return BACKENDS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Generator[None]:
+    """Commands that a test runs in its own process set levels, and send logs to stderr: not beyond the test."""
+    loggers = [
+        logging.root,
+        *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+    ]
+    before = [(logger, logger.level) for logger in loggers]
+    yield
+    for handler in [one for one in logging.root.handlers if isinstance(one, ToStderr)]:
+        logging.root.removeHandler(handler)
+    known = {logger for logger, _ in before}
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and logger not in known:
+            logger.setLevel(logging.NOTSET)
+    for logger, level in before:
+        logger.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -170,7 +170,11 @@ def alive(pid: int) -> bool:
 
 def open_files(pid: int) -> list[str]:
     """What a process has open, by name."""
-    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    found: list[str] = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # It was closed meanwhile.
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return found
 
 
 def local_ports(pid: int) -> set[int]:

@@ -11,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from tests.store.sqlite.processes import READ, beside
-from vixws_anyio import Server
+from vixws_anyio import Config, Server
 from vixws_metrics import WebSocketMetrics
 from vixws_store import Limits, SqliteMessageStore
 
@@ -50,7 +50,10 @@ async def test_publishers_hear_of_a_full_log_and_of_its_end(tmp_path: Path) -> N
     path, metrics = tmp_path / "a.db", WebSocketMetrics()
     store = SqliteMessageStore(path, synchronous="NORMAL", limits=Limits(log_bytes_max=MOST, probe_s=0.02))
     before = log_bytes(metrics)
-    async with running(Server(port=0, store=store, metrics=metrics)) as at, connected(at.ws) as peer:
+    async with (
+        running(Server(Config(port=0, metrics_listen="127.0.0.1:0"), store=store, metrics=metrics)) as at,
+        connected(at.ws) as peer,
+    ):
         await publish(peer, "first")
         with beside(READ, path) as (process, _):
             acked, told = 0, await publish(peer, "0")

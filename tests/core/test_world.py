@@ -80,6 +80,7 @@ def test_the_worlds_reach_every_outcome_of_the_protocol() -> None:
         "cut",
         "drain",
         "half_open",
+        "log_back",
         "log_other",
         "refuse",
         "repeat",

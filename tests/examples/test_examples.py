@@ -245,7 +245,9 @@ def test_property_test_my_app_holds_and_is_short(tmp_path: Path) -> None:
 def test_property_test_my_app_finds_what_is_wrong_with_it(tmp_path: Path) -> None:
     text = PROPERTIES.read_text(encoding="utf-8")
     broken = tmp_path / "test_broken.py"
-    broken.write_text(text.replace('payload.get("amount", 0)', 'payload["amount"]'), encoding="utf-8")
+    # Many more examples than are wanted, so that none of the runs misses it.
+    text = text.replace('payload.get("amount", 0)', 'payload["amount"]').replace("max_examples=50", "max_examples=500")
+    broken.write_text(text, encoding="utf-8")
     done = run_properties(broken, tmp_path)
 
     assert "1 failed" in done.stdout, done.stdout + done.stderr
