@@ -217,7 +217,10 @@ def _check_welcome(id: int, heard: Heard, asked: Asked, config: HubConfig, conn:
         return
     versions = json.loads(asked.payload).get("v", [1])
     # PROTOCOL §2: "a second $hello, or one that is not the first message, closes 4002; no common version closes 4010".
-    check(asked.by_turn == 0 and 1 in versions, f"{who} to {asked!r:.200}, expected a close")
+    # A message that was refused is none, and what was refused is not known here.
+    check((asked.by_turn == 0 or not conn.hello) and 1 in versions, f"{who} to {asked!r:.200}, expected a close")
+    if not conn.hello:
+        conn.hello, conn.scope = True, asked.pub
     limits = {"message_bytes": config.message_bytes_max, "rooms": config.rooms_max}
     limits["unsent_bytes"] = config.unsent_bytes_high
     check(told.get("limits") == limits, f"{who}: expected the limits {limits}")
