@@ -16,7 +16,8 @@ STEPS = 400
 GROUPS = 10
 PER_GROUP = 20
 CORPUS: tuple[tuple[str, int], ...] = (
-    ("4f251dc7a40e7a143759142690878cb411531876/61", 400),
+    ("4f251dc7a40e7a143759142690878cb411531876/61", 400),  # A greeting came behind a refused message.
+    ("387804acb7f848ff5db5d92e9cccca3aecef8ec7/167", 400),  # A log went back that had only been trimmed since.
     ("planted/0", 400),  # A join that was left had no answer.
     ("planted/4", 400),  # A page was measured by the room as it is now.
     ("planted/11", 400),  # $live came behind newer messages.

@@ -117,7 +117,7 @@ class Place:
             check(reason in ("ahead", "fork") and self.ep == ep, f"{who}: expected ahead or fork in {ep!r}")
         start, head, floor = told.get("from", 0), told.get("head", 0), told.get("floor", 0)
         # Behind a log that went back an answer of the time before may still tell of its floor.
-        low = 0 <= floor <= truth.floor(self.room) or self.room in truth.went_back
+        low = 0 <= floor <= truth.floor(self.room) or truth.times_back > 0
         bounds = 0 <= start <= head <= truth.head(self.room) and low
         check(told.get("ep") == ep and bounds, f"{who}: the log is {ep!r}, up to {truth.head(self.room)}")
         self.ep, self.cursor, self.live_at = ep, start, None
@@ -166,7 +166,7 @@ def check_joined(id: int, place: Place, heard: Heard, asked: Asked | None, truth
     who = f"connection {id} in {room!r}: {heard!r:.300} to {asked!r:.300}"
     check(told["ep"] == ep, f"{who}: expected epoch {ep!r}")
     place.id = check_id(who, told, start, room, truth)
-    low = int(told["floor"]) <= floor_now or room in truth.went_back
+    low = int(told["floor"]) <= floor_now or truth.times_back > 0
     check(head <= head_now and low, f"{who}: expected {floor_now} to {head_now} at most")
     told_of = truth.told.get(room, 0)
     check(head >= told_of, f"{who}: expected a head of at least {told_of}, which the server was told of")
