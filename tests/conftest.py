@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -16,6 +17,10 @@ BACKENDS = {
     "asyncio+uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in what a script runs behind itself, and in every program that it starts: tests interrupt some.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=list(BACKENDS), ids=str)

@@ -92,7 +92,7 @@ def test_all_ratios_stand_together_at_the_end() -> None:
 
 
 def test_each_workload_is_measured_on_each_loop(tmp_path: Path) -> None:
-    plan = Plan(build(tmp_path), 1, duration_s=0.1, warmup_s=0.02, settle_s=0.02, pass_s=0.05)
+    plan = Plan(build(tmp_path), 1, duration_s=1.5, warmup_s=0.02, settle_s=0.02, pass_s=0.05)
 
     texts = list(house.texts([Vixws("asyncio"), Vixws("trio")], ["publish"], (root, root), "itself", plan))
 

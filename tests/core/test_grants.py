@@ -387,6 +387,30 @@ def test_a_grant_that_is_given_again_loses_no_message_and_none_comes_before_the_
     assert [message["payload"]["n"] for message in peer.messages()] == [0, 1, 2, 3]
 
 
+def test_the_word_on_one_who_left_meanwhile_holds_for_what_else_it_wants() -> None:
+    policy = Policy(held=True)
+    policy.allow("ada", "a", "join", until=1_800_000_110.0)
+    rig = rig_of(policy)
+    peer = client(rig)
+    peer.send(typed("$join", room="a"))
+    rig.run()
+    peer.messages()
+    rig.pass_time(10.1)
+    policy.rules["ada", "join", "a"] = Grant("publish", until=1_800_000_150.0)
+    peer.send(typed("$leave", room="a"))
+    rig.run()
+    before = len(policy.asked)
+
+    peer.send(typed("x", room="a", ref="1"))
+    assert types_of(peer.messages()) == ["$left", "$ack"] and len(policy.asked) == before
+    rig.pass_time(50)
+    peer.send(typed("x", room="a", ref="2"))
+
+    rig.run()
+
+    assert code_of(peer.messages()) == "denied" and policy.asked[before:] == [("ada", "publish", "a")]
+
+
 def test_a_grant_that_ends_at_once_is_no_membership() -> None:
     policy = Policy()
     policy.allow("ada", "a", "join", until=1.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from ..effects import (
+    Authorize,
     Broadcast,
     Closed,
     CloseTransport,
@@ -124,11 +125,8 @@ class DoorOracle:
                 self._order.over(input.conn)
 
     def _note(self, effect: Effect) -> None:
-        if isinstance(effect, StoreAppend):
-            assert self._input is not None
-            self._order.appends(self._input, effect)
-        elif isinstance(effect, MessageReceived):
-            self._order.received(effect)
+        if isinstance(effect, Authorize | MessageReceived | StoreAppend):
+            self._order.put(effect)
         elif isinstance(effect, Closed):
             self._order.over(effect.conn)
         elif (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ..config import HubConfig
-from ..effects import AppMessage, MessageReceived, StoreAppend
-from ..inputs import BytesReceived, HandlerFinished, Input, Publish, StoreAppended, StoreFailed
+from ..effects import AppMessage, Authorize, MessageReceived, StoreAppend
+from ..inputs import Authorized, BytesReceived, HandlerFinished, Input, Publish, StoreAppended, StoreFailed
 from .decoding import Asked
 from .oracle import check
 
@@ -42,8 +42,14 @@ class OrderOracle:
     def __init__(self, config: HubConfig, name_of: Callable[[int], str]) -> None:
         self._name_of = name_of
         self._lines: dict[int, _Line] = {}
-        self._appends: dict[int, int] = {}
+        self._under_way: dict[int, int] = {}
         """By whom each append that has no answer was asked for, over the wire."""
+        self._rights: dict[int, int] = {}
+        """Whose right each question without an answer is about."""
+        self._own: int | None = None
+        """Whose messages this step's input lets go on."""
+        self._by_app: bool = False
+        """This step is a handler's publish."""
         self._owed: dict[int, int] = {}
         self._owed_max = config.publishes_max + 4 * (config.events_per_step_max + config.pending_messages_max)
 
@@ -88,12 +94,16 @@ class OrderOracle:
 
     def note(self, input: Input) -> None:
         """What an input changes, before its effects."""
+        self._by_app = isinstance(input, Publish)
+        self._own = input.conn if isinstance(input, BytesReceived | HandlerFinished) else None
+        if isinstance(input, Authorized):
+            self._own = self._rights.pop(input.request, None)
         if isinstance(input, HandlerFinished):
             line = self._lines.get(input.conn)
             if line is not None:
                 line.busy = False
         elif isinstance(input, StoreAppended | StoreFailed):
-            conn = self._appends.pop(input.request, None)
+            conn = self._under_way.pop(input.request, None)
             if conn is not None and conn in self._owed:
                 self._owed[conn] -= 1
 
@@ -116,7 +126,7 @@ class OrderOracle:
         while line.waiting and line.waiting[0].number <= asked.number:
             line.waiting.popleft()
 
-    def received(self, told: MessageReceived) -> None:
+    def _received(self, told: MessageReceived) -> None:
         """Messages went to the application."""
         line = self._lines.get(told.conn)
         if line is None:
@@ -133,17 +143,23 @@ class OrderOracle:
                 self._take(told.conn, line, found)
         line.busy = True
 
-    def appends(self, input: Input, ask: StoreAppend) -> None:
-        """Something is to be stored; where no handler published it, a client did."""
-        if isinstance(input, Publish):
-            return
-        own = input.conn if isinstance(input, BytesReceived | HandlerFinished) else None
+    def put(self, effect: Authorize | MessageReceived | StoreAppend) -> None:
+        """What a step asks of the application and of the store for its messages."""
+        if isinstance(effect, Authorize):
+            self._rights[effect.request] = effect.conn
+        elif isinstance(effect, MessageReceived):
+            self._received(effect)
+        elif not self._by_app:
+            self._appends(effect)
+
+    def _appends(self, ask: StoreAppend) -> None:
+        """Something is to be stored that no handler published: a client did."""
         best: tuple[tuple[bool, bool, int], int, Asked] | None = None
         for id, line in self._lines.items():
             found = self._next_publish(id, ask)
             if found is not None:
                 # A client that came back sends again what its old connection may still have in line.
-                rank = (id != own, line.busy, found[0])
+                rank = (id != self._own, line.busy, found[0])
                 if best is None or rank < best[0]:
                     best = (rank, id, found[1])
         check(best is not None, f"{ask!r:.300} is to be stored, expected a client to have sent it, in its turn")
@@ -151,7 +167,7 @@ class OrderOracle:
             return
         _, id, asked = best
         self._take(id, self._lines[id], asked)
-        self._appends[ask.request] = id
+        self._under_way[ask.request] = id
         self._owed[id] = self._owed.get(id, 0) + 1
         check(
             self._owed[id] <= self._owed_max,

@@ -87,7 +87,9 @@ class GrantOracle:
         self._kicked: set[tuple[int, str]] = set()
         """Who was put out of which room, and was granted nothing in it since."""
         self._passed = 0.0
-        """The time up to which ends were acted on."""
+        """The time up to which ends were acted on, by the steps before this one."""
+        self._asked_again: set[tuple[int, str, str]] = set()
+        """What ended in this step, and was asked for again in it."""
         self.counts: dict[str, int] = {}
         """What was judged: messages of rooms, pages, kicks, denials, stored publishes."""
 
@@ -98,6 +100,7 @@ class GrantOracle:
             if isinstance(effect, Authorize):
                 user = self._users.get(effect.conn, "")
                 self._asked[effect.request] = effect, self._revision.get(user, 0)
+                self._ask_again(now, (effect.conn, effect.room, effect.action))
             elif isinstance(effect, Authenticate):
                 self._proofs[effect.request] = effect.conn
             elif isinstance(effect, SendBytes):
@@ -107,11 +110,17 @@ class GrantOracle:
                     self._put(conn, effect.data)
             elif isinstance(effect, StoreAppend) and not isinstance(input, Publish):
                 self._stored(effect)
+        self._asked_again.clear()
+        if isinstance(input, TimePassed):
+            # What was due came in its order: one whose turn was before another's end is still told to that other.
+            self._passed = now
+
+    def _ask_again(self, now: float, key: tuple[int, str, str]) -> None:
+        if self._grants.get(key, _FAR) <= now:
+            self._asked_again.add(key)
 
     def _note(self, now: float, input: Input) -> None:
-        if isinstance(input, TimePassed):
-            self._passed = now
-        elif isinstance(input, Accept) and input.user is not None:
+        if isinstance(input, Accept) and input.user is not None:
             self._users[input.conn] = input.user
         elif isinstance(input, Authenticated) and input.user is not None:
             self._users[self._proofs[input.request]] = input.user
@@ -145,7 +154,8 @@ class GrantOracle:
     def _may(self, conn: int, room: str, action: str) -> bool:
         if room.startswith("@") and action != "publish":
             return room == user_room(self._users.get(conn, ""))
-        return self._grants.get((conn, room, action), -_FAR) > self._passed
+        key = (conn, room, action)
+        return key not in self._asked_again and self._grants.get(key, -_FAR) > self._passed
 
     def _put(self, conn: int, data: bytes) -> None:
         if data.startswith(b"HTTP/1.1 "):

@@ -165,7 +165,7 @@ class Grants:
     def stays(self, asked: MembershipAsked, input: Authorized) -> None:
         """The application's word on a member."""
         member = asked.member
-        session, room = member.session, member.room.name
+        session, room, conn = member.session, member.room.name, member.connection
         identity = session.identity
         assert identity is not None  # Somebody was asked.
         current = session.memberships is not None and session.memberships.get(room) is member
@@ -181,6 +181,8 @@ class Grants:
             self._kick(member, input.code or asked.code)
             if asked.renewal and identity.lost is not None:
                 identity.lost.append(room)
+        elif asked.revision == identity.revision and conn.session is session and not input.code:
+            self._keep(session, identity, room, input)  # It left meanwhile; the word holds for what else it wants.
         if asked.renewal:
             identity.renewing -= 1
             self._tell_renewed(session, identity)
