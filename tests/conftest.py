@@ -30,6 +30,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
+def signals_as_they_were() -> Generator[None]:
+    """A command that ran in the tests' own process ignores signals at its end, as would every program started next."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def logging_as_it_was() -> Generator[None]:
     """Commands that a test runs in its own process set levels, and send logs to stderr: not beyond the test."""
     loggers = [

@@ -289,11 +289,6 @@ GRANT_BUGS: dict[str, tuple[str, str, str]] = {
         "        if member.held:\n            member.owed_reset = reason",
         "        if not member.told:\n            member.owed_reset = reason",
     ),
-    "a verdict holds for the next message too": (
-        "vixws_core.hub.hub",
-        "            self._grants.forget_verdict(session)",
-        "            self._grants.may",
-    ),
 }
 """The same of grants, found by worlds whose users' rights change all the time."""
 
