@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from vixws_anyio import AuthRequest, Server, Session, User
@@ -342,3 +343,32 @@ async def test_threads_that_nobody_waits_for_any_more_still_count() -> None:
 
     assert found == [503] * 60
     assert most == 40
+
+
+async def test_handlers_that_hang_in_threads_keep_nobody_from_proving_who_it_is() -> None:
+    server = Server(limited(auth_deadline_s=5.0, handshakes_per_ip_per_s=1e6))
+    free = threading.Event()
+    hanging = threading.Semaphore(0)
+
+    @server.authenticate(thread=True)
+    def who(request: AuthRequest) -> User:
+        return User("ada")
+
+    @server.on("go", thread=True)
+    def go(session: Session, payload: dict[str, Any]) -> None:
+        hanging.release()
+        free.wait(PATIENCE_S)
+
+    try:
+        async with running(server) as at, AsyncExitStack() as stack:
+            for _ in range(40):
+                peer = await stack.enter_async_context(connected(at.ws))
+                await peer.send(GO)
+            for _ in range(40):
+                await anyio.to_thread.run_sync(hanging.acquire)
+
+            async with connected(at.ws):
+                pass
+            free.set()
+    finally:
+        free.set()

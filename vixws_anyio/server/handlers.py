@@ -24,13 +24,15 @@ class HandlerCancelled(Exception):
 class Handlers:
     """Carries records of messages on. `timeout_s`: how long one handler may take; 0: as long as it likes.
 
-    `stops`: the end of a session ends its handler. At most `threads_max` handlers are in worker threads at once.
+    `stops`: the end of a session ends its handler. At most `threads_max` handlers are in worker threads at once, and as
+    many hooks, which have their own: handlers that hang must keep nobody from proving who it is.
     """
 
     def __init__(self, timeout_s: float, stops: bool, threads_max: int) -> None:
         self._timeout_s = timeout_s
         self._stops = stops
         self._threads = Threads(threads_max)
+        self._hook_threads = Threads(threads_max)
         self._scopes: dict[int, anyio.CancelScope] = {}
         """The handlers that wait, by their session, where the end of one ends the other."""
         self._tasks: TaskGroup | None = None
@@ -115,5 +117,6 @@ class Handlers:
     async def _call(self, waiting: Waiting) -> object:
         handler = waiting.handler
         if handler.thread:
-            return await self._threads.run(self._call_soon, handler.function, *waiting.args)
+            threads = self._threads if waiting.deadline_s is None else self._hook_threads
+            return await threads.run(self._call_soon, handler.function, *waiting.args)
         return await handler.function(*waiting.args)
