@@ -21,10 +21,10 @@ from vixws_core.inputs import (
     StoreRead,
     TimePassed,
 )
-from vixws_core.log import PureLog
+from vixws_core.log import PureLog, run_asks
 from vixws_core.message import StoredMessage, encode_json
 
-from .harness import EPOCH, Harness, Peer
+from .harness import EPOCH, TS, Harness, Peer
 
 SMALL = HubConfig(
     unsent_bytes_low=2_000, unsent_bytes_high=6_000, tail_bytes_room=1, page_rows_max=4, page_bytes_max=1_000
@@ -654,6 +654,54 @@ def test_failed_read_is_asked_again_in_a_while() -> None:
     assert due == 1000.0 + SMALL.store_retry_s
     assert before == []
     assert offsets(member.messages()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_room_that_cannot_be_read_is_asked_ever_less_often_until_it_can() -> None:
+    harness, member, ask = _reading()
+    pauses: list[float] = []
+    for _ in range(8):
+        harness.put(StoreFailed(ask.request, "store_unavailable"))
+        began = harness.now
+        while not harness.asks:
+            due = harness.hub.next_deadline()
+            assert due is not None
+            harness.pass_time(due - harness.now)
+        ask = _asked(harness)
+        pauses.append(harness.now - began)
+        harness.asks = []
+    harness.asks = [ask]
+    harness.deliver_all()
+    well = offsets(member.messages())
+    member.send({"type": "$join", "room": "africa", "payload": {"since": {"ep": EPOCH, "off": 0}}})
+    harness.deliver()
+    ask = _asked(harness)
+    harness.put(StoreFailed(ask.request, "store_unavailable"))
+
+    first = SMALL.store_retry_s
+    assert pauses == [first * times for times in (1, 2, 4, 8, 16, 16, 16, 16)]
+    assert well == [1, 2, 3, 4, 5, 6]
+    assert harness.hub.next_deadline() == harness.now + first
+
+
+@pytest.mark.parametrize("rooms", [("africa", "asia"), ("asia", "africa")])
+def test_a_room_that_cannot_be_read_keeps_no_other_room_of_its_members_waiting(rooms: tuple[str, str]) -> None:
+    log = filled(count=6)
+    for number in range(1, 7):
+        log.append_batch([_append("asia", number)], "")
+    harness = Harness(SMALL, log=log)
+    harness.store_held = True
+    member = harness.client()
+    for room in rooms:
+        member.send({"type": "$join", "room": room, "payload": {"since": {"ep": EPOCH, "off": 0}}})
+    for _ in range(40):
+        asks, harness.asks = harness.asks, []
+        for ask in asks:
+            if isinstance(ask, ReadStore) and ask.room == "africa":
+                harness.put(StoreFailed(ask.request, "store_unavailable"))
+            else:
+                harness.put(*run_asks(harness.log, [ask], TS))
+
+    assert [(m["room"], m["off"]) for m in member.messages() if "off" in m] == [("asia", off) for off in range(1, 7)]
 
 
 def test_failed_read_is_asked_again_once_however_often_the_room_grows() -> None:

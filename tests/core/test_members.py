@@ -308,11 +308,13 @@ def test_join_of_the_application_is_tried_again_until_it_succeeds() -> None:
     peer = harness.client()
     harness.store_held = True
     harness.put(Join(peer.conn, "africa", last=2))
-    for _ in range(3):
+    for pause_s in (0.5, 1.0, 2.0):
         (ask,) = harness.asks
         harness.asks = []
         harness.put(StoreFailed(ask.request, "store_unavailable"))
-        harness.pass_time(0.5)
+        harness.pass_time(pause_s - 0.1)
+        assert harness.asks == []
+        harness.pass_time(0.1)
     harness.deliver_all()
     messages = peer.messages()
 

@@ -29,7 +29,7 @@ _OTHERS: Final = (
         "retry",
         "store_retry_s",
         at_once(),
-        "How long after a failed read of the store it is tried again.",
+        "How long a room whose log could not be read is left alone; each further time twice as long, up to 16 times.",
         name="store-retry",
     ),
     Setting(

@@ -258,7 +258,7 @@ class Session:
         self.dropped: dict[str, int] | None = None
         """Messages of rooms that are not stored, dropped while it was parked."""
         self.retry_at: float = FAR
-        """When a read that failed is asked again."""
+        """When it is looked at again because a room could not be read."""
 
     def keep(self, items: Iterable[Pending]) -> deque[Pending]:
         """Messages begin to wait for their turn."""
@@ -349,8 +349,10 @@ class Room:
         "known",
         "members",
         "name",
+        "pause_s",
         "pos",
         "pos_id",
+        "rests_until",
         "stored",
         "tail",
         "targets",
@@ -377,6 +379,10 @@ class Room:
         """Who gets what is new, by kind; None: to be gathered again."""
         self.asking: int = 0
         """Members whose position is not known yet."""
+        self.pause_s: float = 0.0
+        """How long it last rested because its log could not be read; 0 where it could."""
+        self.rests_until: float = -FAR
+        """Until then its log is not asked for what could not be read."""
         self.tail: Tail = Tail()
         self.waiting: dict[int, Member] = {}
         """Members who read on as soon as the room moves, by connection."""

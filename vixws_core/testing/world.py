@@ -183,8 +183,8 @@ class World:
     def _settle(self) -> None:
         self._be_calm(True)
         lacking = "nothing was looked at"
-        # A read that failed is asked again by then; after that only bytes that are not taken hold a member up.
-        read_again_at = self.now + 2 * self.config.store_retry_s
+        # A room that could not be read rests at most 16 times as long; then only bytes not taken hold a member up.
+        read_again_at = self.now + 17 * self.config.store_retry_s
         for _ in range(_SETTLE_STEPS):
             self._handlers_judge.judge()
             if self._pass() or self._wake_rooms():

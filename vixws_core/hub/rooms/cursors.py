@@ -12,7 +12,7 @@ from ...inputs import BytesFlushed, PositionKnown, RoomAdvanced, StoreRead
 from ...message import StoredMessage
 from ..asks import CursorAsked, PageAsked
 from ..connection.outbox import Outbox, grouped
-from ..model import FAR, GONE, Member, Room, Session, Target
+from ..model import GONE, Member, Room, Session, Target
 from ..step import Step
 from .continuity import differ, is_confirmed, is_other
 from .pages import Pages, is_current
@@ -315,12 +315,14 @@ class Cursors:
                 turns -= 1
             elif room.tail.covers(member.cursor):
                 self._send_tail(member)
+                turns = len(session.catching_up)
                 if member.cursor != room.pos and len(session.catching_up) > 1:
                     session.catching_up.rotate(-1)
-            elif session.retry_at == FAR:
-                self._pages.ask(member)
-                return
+            elif room.pause_s and self._pages.rests(room, session):
+                session.catching_up.rotate(-1)
+                turns -= 1
             else:
+                self._pages.ask(member)
                 return
 
     def _send_tail(self, member: Member) -> None:
@@ -346,8 +348,7 @@ class Cursors:
         if page.ep != room.ep or page.head < until:
             self.change_log(room, page.ep, page.head, page.head_id, page.floor)
             return
-        if page.floor > room.floor:
-            room.floor = page.floor
+        room.floor = max(room.floor, page.floor)
         if page.floor > member.cursor:
             self._gap(member, page.floor, page.floor_id)
         elif differ(page.id_at, member.cursor_id):
@@ -379,8 +380,7 @@ class Cursors:
 
     def _send_group(self, member: Member, group: list[bytes]) -> None:
         if group:
-            connection = member.connection
-            self._outbox.put(connection, connection.codec.share(b"".join(group)), len(group))
+            self._outbox.put(member.connection, member.connection.codec.share(b"".join(group)), len(group))
             group.clear()
         self.tell_live(member, member.cursor)
         if self._step.parked:
@@ -395,6 +395,6 @@ class Cursors:
             self.take_out_parked()
 
     def read_failed(self, asked: PageAsked) -> None:
-        """A page could not be read: asked again later."""
-        for member in self._pages.answered(asked):
-            self._pages.retry_later(member.session)
+        """A page could not be read: the room rests, and its members' other rooms go on."""
+        for member in self._pages.answered(asked, read=False):
+            self.catch_up(member.session)

@@ -117,6 +117,7 @@ class Members:
             self._find_position(member)  # The room moved past the answer: only a new one can tell about this offset.
             return
         room.asking -= 1
+        self._pages.well(room)
         head = max(input.head, room.pos)
         start, reason = start_of(member, input, head)
         self._place(member, start, _id_at(member, input, start), reason, head)
@@ -154,13 +155,14 @@ class Members:
             self._refuse(member, input.code, wire.store_error(input.code, input.message))
             self.leave(member.session, member.room.name)
         else:
-            self._pages.retry_later(member.session)
+            self._pages.rest(member.room)
+            self._pages.rests(member.room, member.session)
 
     def retry(self, session: Session) -> None:
         """Asks again what could not be read."""
         self._pages.retried(session)
         for member in tuple((session.memberships or {}).values()):
-            if member.asking and not (member.open_ask or member.held):
+            if member.asking and not (member.open_ask or member.held or self._pages.rests(member.room, session)):
                 self._find_position(member)
         self._cursors.catch_up(session)
 

@@ -14,13 +14,16 @@ from ...effects import ReadStore
 from ..asks import Asks, PageAsked
 from ..connection.timers import Timers
 from ..lookup import HistoryAsked
-from ..model import FAR, SENDABLE, Member, Session
+from ..model import FAR, SENDABLE, Member, Room, Session
 from ..step import Step
 
-__all__ = ["READS_MAX", "ROW_BYTES", "Pages", "is_current", "load_of"]
+__all__ = ["READS_MAX", "REST_MOST", "ROW_BYTES", "Pages", "is_current", "load_of"]
 
 READS_MAX: Final = 1_000
 """Rows under way from the store above which no more are asked for: some 5 ms of encoding, with one page on top."""
+
+REST_MOST: Final = 16
+"""How many times its first rest a room's rest may become."""
 
 ROW_BYTES: Final = 4_096
 """So many bytes weigh as much as a row."""
@@ -76,11 +79,15 @@ class Pages:
         request = self._asks.put(page)
         self._step.out.append(ReadStore(request, room.name, member.cursor, room.pos, config.page_rows_max, size))
 
-    def answered(self, asked: PageAsked) -> list[Member]:
+    def answered(self, asked: PageAsked, *, read: bool = True) -> list[Member]:
         """A page came, or could not be read: returns who asked for it, and waits no more."""
         self._shared.pop(asked.key, None)
         for member in asked.members:
             member.session.page_pending = False
+            if read:
+                member.room.pause_s = 0.0
+            else:
+                self.rest(member.room)
         self.under_way -= asked.load
         if self._waiting or self._turns:
             self._go_on()
@@ -150,13 +157,28 @@ class Pages:
 
     # ---- again --------------------------------------------------------------------------------------
 
-    def retry_later(self, session: Session) -> None:
-        """Sees to it that what this session could not read is asked again."""
-        when = self._step.now + self._step.config.store_retry_s
-        session.retry_at = min(session.retry_at, when)
-        self._timers.arm(session.connection, when)
+    def rest(self, room: Room) -> None:
+        """Its log could not be read: it is left alone, each time for longer; other rooms go on."""
+        now, config = self._step.now, self._step.config
+        if now >= room.rests_until:
+            most = REST_MOST * config.store_retry_s
+            room.pause_s = min(most, 2 * room.pause_s) if room.pause_s else config.store_retry_s
+            room.rests_until = now + room.pause_s
+
+    def rests(self, room: Room, session: Session) -> bool:
+        """Whether a room is left alone now; the session is looked at when that is over."""
+        if self._step.now >= room.rests_until:
+            return False
+        session.retry_at = min(session.retry_at, room.rests_until)
+        self._timers.arm(session.connection, room.rests_until)
+        return True
+
+    @staticmethod
+    def well(room: Room) -> None:
+        """Its log was read."""
+        room.pause_s = 0.0
 
     @staticmethod
     def retried(session: Session) -> None:
-        """The time has come: a failed read may be asked again."""
+        """The time has come: it is looked at."""
         session.retry_at = FAR
