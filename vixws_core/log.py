@@ -27,7 +27,7 @@ from .inputs import (
 )
 from .message import StoredMessage
 from .roomlog import RoomLog
-from .sizes import Sizes, size_of
+from .sizes import Sizes, size_of, sizes_of
 
 __all__ = [
     "ANY_CONTENT",
@@ -184,16 +184,17 @@ class PureLog:
             room.rows.append(row)
             if ask.mid is not None:
                 room.keys[ask.scope, ask.mid] = (row.off, ask.digest)
-            if self.bytes_max is not None:
-                self._sizes.add(room.name, size_of(row))
             rows.append(row)
             answers.append(StoreAppended(ask.request, room.ep, row.off, row.id))
         advanced = tuple(
             RoomAdvanced(name, self._rooms[name].ep, rows[-1].off, tuple(rows), before[name])
             for name, rows in fresh.items()
         )
-        if self.bytes_max is not None and self._sizes.total > self.bytes_max:
-            self._make_room(self.bytes_max)
+        if self.bytes_max is not None:
+            for name, rows in fresh.items():
+                self._sizes.add(name, sizes_of(rows))
+            if self._sizes.total > self.bytes_max:
+                self._make_room(self.bytes_max)
         return BatchResult(advanced, tuple(answers))
 
     def _make_room(self, bytes_max: int) -> None:
@@ -215,7 +216,7 @@ class PureLog:
         """Forgets the oldest entries of a room, and their keys."""
         old = kept.forget(count)
         if self.bytes_max is not None:
-            self._sizes.add(kept.name, -sum(map(size_of, old)))
+            self._sizes.add(kept.name, -sizes_of(old))
 
     @staticmethod
     def _repeat(room: RoomLog, ask: StoreAppend, off: int, digest: bytes | None) -> StoreAppended | StoreFailed:

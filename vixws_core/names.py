@@ -54,6 +54,7 @@ def _is_visible(char: str) -> bool:
     return char not in _FILLERS and unicodedata.category(char)[0] not in "ZM"
 
 
+@lru_cache(8192)
 def check_name(room: str) -> str:
     """Returns the name of a room, a user's own (`@user/…`) included. Raises: `BadRoom`."""
     if not room.startswith(USERS):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from .bucket import TokenBucket
 from .message import StoredMessage
 
-__all__ = ["MEMORY_BYTES", "Forgetting", "Sizes", "size_of"]
+__all__ = ["MEMORY_BYTES", "Forgetting", "Sizes", "size_of", "sizes_of"]
 
 MEMORY_BYTES: Final = 64 << 20
 """What a log in memory holds where nobody says how much, entries and their keys, over all rooms."""
@@ -25,6 +25,16 @@ def size_of(row: StoredMessage) -> int:
     """About how many bytes of memory an entry takes, its key included."""
     size = ENTRY_BYTES + len(row.payload_json) + len(row.type)
     return size if row.mid is None else size + KEY_BYTES + len(row.mid)
+
+
+def sizes_of(rows: Sequence[StoredMessage]) -> int:
+    """The same of several, without a call for each."""
+    size = ENTRY_BYTES * len(rows)
+    for row in rows:
+        size += len(row.payload_json) + len(row.type)
+        if row.mid is not None:
+            size += KEY_BYTES + len(row.mid)
+    return size
 
 
 class Sizes:

@@ -18,7 +18,7 @@ from vixws_anyio.transport.interface import Watched
 from vixws_anyio.transport.loops import driver_for
 from vixws_anyio.transport.pieces import Piece
 from vixws_anyio.transport.socket import SocketTransport
-from vixws_anyio.transport.turns import READS_MAX, Turns
+from vixws_anyio.transport.turns import LITTLE_BYTES, READS_MAX, Turns
 from vixws_core.effects import Broadcast
 from vixws_core.inputs import BytesFlushed, BytesReceived, Disconnected, Input, TimePassed
 from vixws_core.pump import Pump
@@ -224,6 +224,10 @@ class Toil(Record):
         return super().handle(input, now)
 
 
+MUCH = b"x" * (LITTLE_BYTES + 1)
+"""A read of which it is looked at how long it took."""
+
+
 @contextmanager
 def sending(sizes: Iterable[int]) -> Generator[tuple[StillDriver, list[SocketTransport], list[socket.socket]]]:
     """A driver with connections whose peers have sent so many bytes each, which were read."""
@@ -263,12 +267,12 @@ def turn(driver: StillDriver, links: Sequence[SocketTransport]) -> list[int]:
 
 
 def test_of_those_who_make_much_work_so_many_are_read_in_a_turn_and_each_in_its_turn() -> None:
-    with sending([1] * 20) as (driver, links, peers):
+    with sending([len(MUCH)] * 20) as (driver, links, peers):
         turns: list[list[int]] = []
         for _ in range(20):
             for peer, link in zip(peers, links, strict=True):
                 if not turns or link.conn in turns[-1]:
-                    peer.sendall(b"x")
+                    peer.sendall(MUCH)
             turns.append(turn(driver, links))
 
         assert {len(read) for read in turns} == {READS_MAX}
@@ -278,27 +282,34 @@ def test_of_those_who_make_much_work_so_many_are_read_in_a_turn_and_each_in_its_
 
 
 def test_who_makes_little_work_is_read_at_once_and_who_did_as_well_next_time() -> None:
-    with sending([1] * 20 + [0] * 5) as (driver, links, peers):
+    with sending([len(MUCH)] * 20 + [0] * 5) as (driver, links, peers):
         driver.turns.clock = lambda: 0.0  # From here on nothing takes any time.
         for peer in peers:
-            peer.sendall(b"x")
+            peer.sendall(MUCH)
         assert turn(driver, links) == [0, 1, 2, 20, 21, 22, 23, 24]
         for peer in peers[:3]:
-            peer.sendall(b"x")
+            peer.sendall(MUCH)
         assert turn(driver, links) == [0, 1, 2, 3, 4, 5]
 
 
-def test_who_waits_for_a_turn_has_the_loop_asked_for_it_and_loses_it_when_it_is_not_read() -> None:
-    with sending([1] * (READS_MAX + 2)) as (driver, links, peers):
+def test_a_read_of_few_bytes_has_no_turn_to_wait_for() -> None:
+    with sending([LITTLE_BYTES] * 20) as (driver, links, peers):
         for peer in peers:
-            peer.sendall(b"x")
+            peer.sendall(b"x" * LITTLE_BYTES)
+        assert turn(driver, links) == list(range(20))
+
+
+def test_who_waits_for_a_turn_has_the_loop_asked_for_it_and_loses_it_when_it_is_not_read() -> None:
+    with sending([len(MUCH)] * (READS_MAX + 2)) as (driver, links, peers):
+        for peer in peers:
+            peer.sendall(MUCH)
         asked = driver.ticks_asked
         for link in links:
             link.receive()
         assert driver.ticks_asked == asked + 1
         driver.tick()
         for peer in peers[:READS_MAX]:
-            peer.sendall(b"x")
+            peer.sendall(MUCH)
         # The two whose turn it is are not read: paused, perhaps, or gone.
         assert turn(driver, links[:READS_MAX]) == [0]
         assert turn(driver, links[:READS_MAX]) == [1, 2]

@@ -160,7 +160,8 @@ class Driver(ABC):
         """Flushes dirty outboxes, tells what was written and who is gone, and sets the timer."""
         pump = self._pump
         assert pump is not None
-        self.turns.begin()
+        if self.turns.used:
+            self.turns.begin()
         if self._due:
             self._due = False
             self._tell(TimePassed())

@@ -9,7 +9,7 @@ from vixws_core.inputs import BytesReceived
 
 from .interface import LINGER_S, READ_BYTES, SocketHost
 from .pieces import JOIN_MAX, Piece, gather
-from .turns import MUCH_S
+from .turns import LITTLE_BYTES, MUCH_S
 
 __all__ = ["SocketTransport"]
 
@@ -75,12 +75,13 @@ class SocketTransport:
         if not data:
             self._end_of_stream()
             return False
-        began = turns.clock()
+        little = len(data) <= LITTLE_BYTES
+        began = 0.0 if little else turns.clock()
         try:
             self.driver.put(BytesReceived(self.conn, data))
         except Exception as exc:
             self.driver.failed(self, exc)
-        self._much = turns.clock() - began >= MUCH_S
+        self._much = not little and turns.clock() - began >= MUCH_S
         return len(data) == READ_BYTES
 
     def flush(self) -> bool:

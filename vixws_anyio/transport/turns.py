@@ -6,10 +6,13 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-__all__ = ["MUCH_S", "READS_MAX", "Turns"]
+__all__ = ["LITTLE_BYTES", "MUCH_S", "READS_MAX", "Turns"]
 
 MUCH_S: Final = 0.0005
 """A connection whose last read took so long makes much work: more than 20 messages, which take some 20 µs each."""
+
+LITTLE_BYTES: Final = 160
+"""So many bytes are no more than 26 frames: whether a read of them took long is not looked at."""
 
 READS_MAX: Final = 3
 """How many of those are read in one turn: with 64 frames each, which is what a step takes of one, some 4 ms."""
@@ -21,10 +24,12 @@ class Turns:
     `wake` asks for the next turn, `clock` returns seconds. What is not read stays readable: the loop tells of it again.
     """
 
-    __slots__ = ("_first", "_free", "_later", "_wake", "clock")
+    __slots__ = ("_first", "_free", "_later", "_wake", "clock", "used")
 
     def __init__(self, wake: Callable[[], object], clock: Callable[[], float]) -> None:
         self.clock: Callable[[], float] = clock
+        self.used: bool = False
+        """Whether anybody asked since the turn began: else the next is like this one."""
         self._wake = wake
         self._free = READS_MAX
         """How many may be read until the next turn, besides those whose turn it is."""
@@ -35,6 +40,7 @@ class Turns:
 
     def has(self, conn: int) -> bool:
         """Whether a connection that makes much work may be read now; else it is its turn soon."""
+        self.used = True
         if conn in self._first:
             self._first.discard(conn)
             return True
@@ -53,3 +59,4 @@ class Turns:
             self._free -= len(self._first)
             for conn in self._first:
                 del self._later[conn]
+        self.used = bool(self._first)

@@ -184,7 +184,8 @@ def stored_message(row: StoredMessage) -> bytes:
 def is_readable(row: StoredMessage) -> bool:
     """Whether an entry is one that a client takes for a message: a log may come from elsewhere."""
     type = row.type
-    return 0 < len(type) <= TYPE_MAX and type[0] != "$" and row.payload_json.lstrip()[:1] == b"{"
+    payload = row.payload_json
+    return 0 < len(type) <= TYPE_MAX and type[0] != "$" and (payload[:1] == b"{" or payload.lstrip()[:1] == b"{")
 
 
 def unreadable(row: StoredMessage) -> bytes:
