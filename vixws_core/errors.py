@@ -10,7 +10,7 @@ __all__ = ["BadMessage", "BadRoom", "LocalError", "Refused", "StoreError", "TooM
 class LocalError(Exception):
     """A call that this program should not have made: a bad room name, a closed server, a wrong type.
 
-    Never raised because of what a peer sent. The message names the value and what was expected.
+    It never leaves `Hub.handle` because of what a peer sent. The message names the value and what was expected.
     """
 
 

@@ -1,4 +1,4 @@
-"""Changing a SQLite store's file while no server has it: what `vixws store trim` does.
+"""Changing a SQLite store's file while no server has it: trimming, on which `upkeep` builds.
 
 Plain functions that block. They take the store's lock, so that they and a server never meet.
 """

@@ -177,7 +177,7 @@ async def test_a_slice_ends_with_its_time_or_its_bytes(tmp_path: Path, monkeypat
 
         monkeypatch.setattr(worker, "alone", note)
         assert await store.trim("room", 30) == 30
-        monkeypatch.setattr("vixws_store.sqlite.trimming.SLICE_S", -1.0)
+        monkeypatch.setattr("vixws_store.sqlite.trimming.LOOK_S", -1.0)
         assert await store.trim("room", 35) == 5
 
     assert [done.rows for done in slices if done.rows > 1][:2] == [10, 10]

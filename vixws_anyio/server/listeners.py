@@ -16,7 +16,7 @@ from vixws_core.errors import LocalError
 from vixws_core.wire.http import Head, HeadReader, http_answer
 
 from ..logs import clean, log
-from ..transport import forks
+from ..transport import children
 
 __all__ = ["MetricsListener", "bind", "host_text", "is_loopback", "port_of"]
 
@@ -125,9 +125,9 @@ def _addresses(host: str, port: int) -> list[_Address]:
 
 
 def _listener(address: _Address, port: int, is_dual: bool) -> socket.socket:
-    with forks.GUARD:
+    with children.GUARD:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
-        forks.keep(sock)
+        children.keep(sock)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -19,7 +19,7 @@ from vixws_core.inputs import BytesFlushed, Connected, Disconnected, Input, Time
 from vixws_core.pump import Pump
 
 from ..logs import clean, log
-from . import forks
+from . import children
 from .interface import Gate, Transport, Watched
 from .socket import SocketTransport
 from .turns import Turns
@@ -282,9 +282,9 @@ class Driver(ABC):
         """Accepts what waits, at most 64; returns the seconds to leave the listener alone, 0 for none."""
         for _ in range(ACCEPTS_MAX):
             try:
-                with forks.GUARD:
+                with children.GUARD:
                     sock, address = listener.accept()
-                    forks.keep(sock)
+                    children.keep(sock)
             except (BlockingIOError, InterruptedError):
                 break
             except ConnectionAbortedError:

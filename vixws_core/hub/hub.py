@@ -12,7 +12,8 @@ Three laws keep the inside simple, and tests hold them:
 
 1. Calls go down, facts come up (`tests/layers.py`). Each part is given what it may call in its constructor below. What
    a lower part finds out it returns, or leaves as a fact of the step: `step.parked` (connections that passed their
-   mark, taken by the cursors before any room moves) and `step.ready` (connections to look at in the next step).
+   mark, taken by the cursors before any room moves), `step.ready` (connections to look at in the next step) and
+   `step.lost` (sessions whose connection was lost, which may come back).
 2. One writer per field. The data is in `model.py`; for each field `tests/test_owners.py` names the one module that
    assigns it, all others read it or call its owner.
 3. Allowed moves are a table. A connection's state is one field, and `MOVES` says what may follow what.

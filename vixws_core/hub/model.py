@@ -155,7 +155,7 @@ class Connection:
         self.parked: bool = False
         """It is above its mark: its rooms stay at their cursors."""
         self.last_flush: float = now
-        """When it last took bytes while more of them waited."""
+        """When it last took bytes while more of them waited, or was parked."""
         self.last_data: float = now
         """When a data frame last went either way."""
         self.pauses: int = 0

@@ -12,8 +12,8 @@ from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.errors import StoreError
 
 from .bridge import Bridge, ThreadConnection
+from .children import KeptFromChildren
 from .failures import FAILURES, opening_error
-from .forks import Kept
 from .lock import FileLock
 from .reader import LogReader
 from .writer import LogWriter
@@ -34,7 +34,7 @@ class Database:
         self.writer = writer
         self.reader = reader
         self._lock = FileLock(path + ".lock")
-        self._kept: Kept | None = None
+        self._kept: KeptFromChildren | None = None
         self._bridge: Bridge | None = None
         self._writing: ThreadConnection | None = None
         self._reading: ThreadConnection | None = None
@@ -96,7 +96,7 @@ class Database:
         if os.path.isdir(self.path):
             raise StoreError(STORE_UNAVAILABLE, "a file was expected, found a folder")
         if self._kept is None:
-            self._kept = Kept(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm", ".mark")))
+            self._kept = KeptFromChildren(*(self.path + suffix for suffix in ("", ".lock", "-wal", "-shm", ".mark")))
         self._lock.acquire(self.path)
         with CancelScope(shield=True):
             self._writing = await self._bridge.run(ThreadConnection.connect, self.writer.open)

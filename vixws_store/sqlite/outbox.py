@@ -18,8 +18,8 @@ from vixws_core.protocols import OutboxEntry
 
 from .answer import Answer
 from .bridge import Bridge, ThreadConnection, open_bridge
+from .children import KeptFromChildren
 from .failures import FAILURES, store_error
-from .forks import Kept
 from .lock import FileLock
 from .outbox_file import Change, OutboxFile
 from .working import working
@@ -79,7 +79,7 @@ class SqliteOutbox:
         path = os.path.realpath(self.path)
         file = OutboxFile(path, self._limits.busy_timeout_s)
         lock = FileLock(path + ".lock", "in use by")
-        kept = Kept(path, path + ".lock", path + "-wal", path + "-shm")
+        kept = KeptFromChildren(path, path + ".lock", path + "-wal", path + "-shm")
         try:
             async with open_bridge() as bridge:
                 connection: ThreadConnection | None = None

@@ -20,7 +20,7 @@ __all__ = ["copy_log", "cut_rows", "surveys", "surveys_after", "weigh"]
 SLICE_BYTES: Final = 1 << 18
 """Payload bytes of one slice, at least one row: a payload is read to be weighed, and its pages are zeroed."""
 
-SLICE_S: Final = 0.003
+LOOK_S: Final = 0.003
 """How long rows are looked for; to remove them takes about as long again."""
 
 _ROWS: Final = (
@@ -47,7 +47,7 @@ def cut_rows(db: sqlite3.Connection, room: str, cut: Cut, rows_max: int) -> Slic
     state = find_state(db, room)
     if state is None:
         return Slice(0, 0, 0, False)
-    until = time.monotonic() + SLICE_S
+    until = time.monotonic() + LOOK_S
     count = size = 0
     floor = state.floor
     more = False
@@ -105,7 +105,7 @@ def weigh(db: sqlite3.Connection, room: str, after: int, rows_max: int) -> tuple
 
     The offset is `after` where there are none.
     """
-    until = time.monotonic() + SLICE_S
+    until = time.monotonic() + LOOK_S
     size = 0
     for off, _, weight in db.execute(_ROWS, (room, after, rows_max)):
         if type(off) is not int:

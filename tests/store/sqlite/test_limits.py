@@ -72,7 +72,7 @@ async def test_over_ten_thousand_rooms_at_hand_are_forgotten_and_found_again(tmp
 
 
 async def test_one_transaction_trims_5000_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vixws_store.sqlite.trimming.SLICE_S", 60.0)
+    monkeypatch.setattr("vixws_store.sqlite.trimming.LOOK_S", 60.0)
     await fill(tmp_path / "a.db", 5_010)
     writer = LogWriter(str(tmp_path / "a.db"), "NORMAL", 1.0, None)
     db = writer.open()

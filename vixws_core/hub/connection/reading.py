@@ -26,7 +26,7 @@ class Reading:
         """Bytes that all connections hold and that are not handled yet."""
 
     def pause(self, connection: Connection, why: int) -> None:
-        """Stops reading for one more reason; every deadline that only reading can meet is suspended."""
+        """Stops reading for one more reason; what only reading can do in time is suspended (for `CROWDED` in part)."""
         state = connection.state
         if state is CLOSING:
             return  # The peer's close is awaited, and must be read.

@@ -1,4 +1,4 @@
-"""What members are told of their room besides its messages (PROTOCOL §3), and which messages they can be sent."""
+"""What members are told of their log: `$reset`, `$gap`, `$live` (PROTOCOL §3); and which messages they can be sent."""
 
 from __future__ import annotations
 

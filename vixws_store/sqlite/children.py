@@ -11,17 +11,17 @@ from typing import Final
 
 from .lock import Place, place_of
 
-__all__ = ["Kept"]
+__all__ = ["KeptFromChildren"]
 
 DESCRIPTORS_MAX: Final = 65_536
 """Numbers that are looked at where there is no list of them."""
 
-_KEPT: set[Kept] = set()
+_KEPT: set[KeptFromChildren] = set()
 _nothing = -1
 """A descriptor of /dev/null, opened before it is needed: a child may have none left."""
 
 
-class Kept:
+class KeptFromChildren:
     """Files that no child is to have open, by their paths; which files those are is noted by `note` as well."""
 
     def __init__(self, *paths: str) -> None:
