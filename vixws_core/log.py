@@ -177,7 +177,7 @@ class PureLog:
                 ts,
                 ask.payload,
                 room.ep,
-                room.head + 1,
+                room.floor + len(room.rows) + 1,
                 ask.mid,
                 ask.sender,
             )

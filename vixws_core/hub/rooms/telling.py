@@ -40,13 +40,12 @@ def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> Frames:
     for row in rows:
         text = wire.stored_message(row)
         # What follows is `wire.is_readable`, without a call for each entry.
-        type, payload = row.type, row.payload_json
+        type, payload, frame = row.type, row.payload_json, None
         begins = payload[:1] == b"{" or payload.lstrip()[:1] == b"{"
-        good = begins and 0 < len(type) <= TYPE_MAX and type[0] != "$"
-        frame = encode_frame(TEXT, text) if good and len(text) <= most else None
-        frames.append((row.off, row.id, frame))
-        if frame is not None:
+        if begins and 0 < len(type) <= TYPE_MAX and type[0] != "$" and len(text) <= most:
+            frame = encode_frame(TEXT, text)
             plain.append(frame)
+        frames.append((row.off, row.id, frame))
     return Frames(frames, plain)
 
 

@@ -16,6 +16,7 @@ from ...wire.frames import (
     PONG,
     CloseReceived,
     FrameFailed,
+    FrameReader,
     PingReceived,
     Received,
     encode_frame,
@@ -68,33 +69,21 @@ class Inbox:
         while more:
             # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
             holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
-            most = 0 if holding else left
-            events = reader.feed(data, most, True)
+            events = reader.feed(data, 0 if holding else left, True)
             frames = len(events) + reader.quiet
-            more = False
-            if holding:
-                self._reading.forget_ready(connection)
-            elif reader.more and frames < most and reader.inflated < INFLATED_PER_STEP:
-                more, left, data = True, left - frames, b""
-                if connection.message_since != FAR and _has_data(events):
-                    self._timers.end_message(connection)
-            elif (frames >= most or reader.inflated >= INFLATED_PER_STEP) and reader.held:
-                # Threat row 7: so many frames a step, and so much inflated; the rest waits for the next.
-                self._reading.come_back(connection)
-                if reader.held > BACKLOG_BYTES:
-                    self._reading.pause(connection, Pause.BACKLOG)
-                self._timers.end_message(connection)
+            if (
+                reader.more
+                or reader.in_message
+                or frames >= left
+                or connection.pauses
+                or connection.message_since != FAR
+                or reader.inflated
+                or step.ready
+            ):
+                more = self._look(connection, reader, events, frames, 0 if holding else left)
+                left, data = left - frames, b""
             else:
-                if step.ready:
-                    self._reading.forget_ready(connection)
-                if connection.pauses & Pause.BACKLOG:
-                    self._reading.resume(connection, Pause.BACKLOG)
-                if not reader.in_message:
-                    if connection.message_since != FAR:
-                        self._timers.end_message(connection)
-                elif connection.message_since == FAR or _has_data(events):
-                    # Another message began; control frames in the midst of one give it no more time.
-                    self._timers.begin_message(connection)
+                more = False  # Whole messages and nothing besides, as nearly always.
             if frames:
                 self._sort(connection, session, events, frames)
                 more = more and connection.state in HANDLED
@@ -102,9 +91,40 @@ class Inbox:
             self._rates.inflated(connection, reader.inflated)
         if holding or connection.received or session.queued or connection.message_since != FAR or step.ready:
             self._reading.weigh(connection, reader.weight + session.queued)
-        state = connection.state
-        if state is not OPEN or self._lifecycle.draining:
+        if connection.state is not OPEN or self._lifecycle.draining:
             self._lifecycle.settle(connection)
+
+    def _look(
+        self, connection: Connection, reader: FrameReader, events: list[Received], frames: int, most: int
+    ) -> bool:
+        """What parsing so many frames left, of `most` that it might take (0: it is held up).
+
+        Returns whether the reader goes on at once.
+        """
+        if not most:
+            self._reading.forget_ready(connection)
+        elif reader.more and frames < most and reader.inflated < INFLATED_PER_STEP:
+            if connection.message_since != FAR and _has_data(events):
+                self._timers.end_message(connection)
+            return True
+        elif (frames >= most or reader.inflated >= INFLATED_PER_STEP) and reader.held:
+            # Threat row 7: so many frames a step, and so much inflated; the rest waits for the next.
+            self._reading.come_back(connection)
+            if reader.held > BACKLOG_BYTES:
+                self._reading.pause(connection, Pause.BACKLOG)
+            self._timers.end_message(connection)
+        else:
+            if self._step.ready:
+                self._reading.forget_ready(connection)
+            if connection.pauses & Pause.BACKLOG:
+                self._reading.resume(connection, Pause.BACKLOG)
+            if not reader.in_message:
+                if connection.message_since != FAR:
+                    self._timers.end_message(connection)
+            elif connection.message_since == FAR or _has_data(events):
+                # Another message began; control frames in the midst of one give it no more time.
+                self._timers.begin_message(connection)
+        return False
 
     def _sort(self, connection: Connection, session: Session, events: list[Received], frames: int) -> None:
         """Gives all that so many frames held its turn, in order, as if each had come alone."""
@@ -241,7 +261,13 @@ class Inbox:
         session = None if connection is None else connection.session
         if connection is None or session is None or not session.busy:
             return
-        if input.failed:
+        if (
+            session.queue is None
+            and connection.state is OPEN
+            and not (input.failed or connection.pauses or self._lifecycle.draining)
+        ):
+            session.busy = False  # As nearly always: nothing waits for that.
+        elif input.failed:
             session.busy = False
             session.drop_queue()
             # After a failure nothing further is handled, whether there is somebody to close or nobody.
