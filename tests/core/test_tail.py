@@ -11,7 +11,7 @@ from vixws_core.hub.rooms.tail import Tail, Tails
 def filled(tails: Tails, count: int, size: int = 10, first: int = 1) -> Tail:
     tail = Tail()
     for off in range(first, first + count):
-        tails.add(tail, off, f"id {off}", b"x" * size)
+        tails.extend(tail, [(off, f"id {off}", b"x" * size)])
     return tail
 
 
@@ -44,17 +44,17 @@ def test_oldest_entries_go_over_the_budget_of_the_room() -> None:
 def test_frame_larger_than_the_budget_leaves_an_empty_tail() -> None:
     tails = Tails(35, 1_000)
     tail = filled(tails, 3)
-    tails.add(tail, 4, "id 4", b"x" * 36)
+    tails.extend(tail, [(4, "id 4", b"x" * 36)])
 
     assert (offsets(tail), tail.size, tails.size) == ([], 0, 0)
-    tails.add(tail, 5, "id 5", b"x")
+    tails.extend(tail, [(5, "id 5", b"x")])
     assert offsets(tail) == [5]
 
 
 def test_tail_that_was_added_to_longest_ago_goes_first() -> None:
     tails = Tails(100, 100)
     old, middle = filled(tails, 4), filled(tails, 4)
-    tails.add(old, 5, "id 5", b"x" * 10)
+    tails.extend(old, [(5, "id 5", b"x" * 10)])
     new = filled(tails, 3)
 
     assert offsets(middle) == []
@@ -71,7 +71,7 @@ def test_budget_smaller_than_one_frame_keeps_nothing() -> None:
 def test_jump_in_the_offsets_begins_anew() -> None:
     tails = Tails(100, 1_000)
     tail = filled(tails, 3)
-    tails.add(tail, 7, "id 7", b"y")
+    tails.extend(tail, [(7, "id 7", b"y")])
 
     assert (offsets(tail), tails.size) == ([7], 1)
 
@@ -85,17 +85,17 @@ def test_cleared_tail_is_empty_and_may_be_cleared_again() -> None:
     assert (offsets(tail), tail.size, tails.size) == ([], 0, 0)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60), st.booleans()), max_size=60))
-def test_tails_stay_within_both_budgets_and_count_right(moves: list[tuple[int, int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 60), max_size=4)), max_size=60))
+def test_tails_stay_within_both_budgets_and_count_right(moves: list[tuple[int, list[int]]]) -> None:
     tails = Tails(100, 150)
     rooms = [Tail() for _ in range(4)]
     heads = [0] * 4
-    for room, size, clear in moves:
-        if clear and size % 5 == 0:
+    for room, sizes in moves:
+        if not sizes:
             tails.clear(rooms[room])
             continue
-        heads[room] += 1
-        tails.add(rooms[room], heads[room], "", b"x" * size)
+        tails.extend(rooms[room], [(heads[room] + at, "", b"x" * size) for at, size in enumerate(sizes, 1)])
+        heads[room] += len(sizes)
 
         assert tails.size == sum(tail.size for tail in rooms) <= 150
         for tail, head in zip(rooms, heads, strict=True):

@@ -7,6 +7,7 @@ is behind and reads on, from the room's tail or from the store, as fast as its c
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from ...inputs import BytesFlushed, PositionKnown, RoomAdvanced, StoreRead
 from ...message import StoredMessage
@@ -17,13 +18,10 @@ from ..step import Step
 from .continuity import differ, is_confirmed, is_other
 from .pages import Pages, is_current
 from .tail import Tails
-from .telling import NONE, Frames, Telling, frames_of, whole_page
+from .telling import NONE, Frames, Telling, frames_of, groups_of, whole_page
 from .unstored import Unstored
 
 __all__ = ["Cursors"]
-
-_GROUP_BYTES = 65_536
-"""Frames of one commit are broadcast in groups of about this many bytes, so that a mark is passed by one group only."""
 
 
 class Cursors:
@@ -83,32 +81,25 @@ class Cursors:
             room.floor = -1  # Only the log itself can tell the next one who joins.
         elif input.head <= room.pos:
             return  # It was told before.
-        fresh = [row for row in input.entries if row.off > room.pos]
+        fresh = input.entries if start >= room.pos else [row for row in input.entries if row.off > room.pos]
         if start > room.pos:
             self._skip_to(room, start, start_id)
         self._bring(room, fresh)
         self._wake(room)
 
-    def _bring(self, room: Room, rows: list[StoredMessage]) -> None:
-        group, size = list[bytes](), 0
-        for off, id, frame in frames_of(rows, self._step.config.message_bytes_max).entries:
-            if frame is None:  # Nobody can read it: the live members pass over it as those do who come later.
-                self._broadcast(room, group)
-                group, size = [], 0
+    def _bring(self, room: Room, rows: Sequence[StoredMessage]) -> None:
+        for entries, plain in groups_of(frames_of(rows, self._step.config.message_bytes_max)):
+            off, id, _ = entries[-1]
+            if plain:
+                self._tails.extend(room.tail, entries)  # type: ignore[arg-type]  # Each has a frame.
+                room.pos, room.pos_id = off, id
+                self._broadcast(room, plain)
+            else:  # Nobody can read it: the live members pass over it as those do who come later.
                 self._skip_to(room, off, id)
-                continue
-            self._tails.add(room.tail, off, id, frame)
-            group.append(frame)
-            size += len(frame)
-            room.pos, room.pos_id = off, id
-            if size >= _GROUP_BYTES:
-                self._broadcast(room, group)
-                group, size = [], 0
-        self._broadcast(room, group)
 
     def _broadcast(self, room: Room, frames: list[bytes]) -> None:
         data = b"".join(frames)  # One frame stays the object that it is.
-        for codec, connections, ids in self.targets(room) if frames else ():
+        for codec, connections, ids in self.targets(room):
             self._outbox.share(connections, ids, codec.share(data), len(frames))
         if self._step.parked:
             self.take_out_parked()

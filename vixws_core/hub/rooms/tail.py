@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
-__all__ = ["Tail", "Tails"]
+__all__ = ["Entry", "Tail", "Tails"]
+
+Entry = tuple[int, str, bytes]
+"""Offset, id and frame of an entry."""
 
 
 class Tail:
@@ -15,7 +18,7 @@ class Tail:
     __slots__ = ("entries", "size")
 
     def __init__(self) -> None:
-        self.entries: deque[tuple[int, str, bytes]] = deque()
+        self.entries: deque[Entry] = deque()
         self.size: int = 0
 
     def covers(self, cursor: int) -> bool:
@@ -23,16 +26,16 @@ class Tail:
         entries = self.entries
         return bool(entries) and entries[0][0] <= cursor + 1 <= entries[-1][0]
 
-    def after(self, cursor: int) -> Iterator[tuple[int, str, bytes]]:
+    def after(self, cursor: int) -> Iterator[Entry]:
         """The entries behind `cursor`, which must be covered."""
         return islice(self.entries, cursor + 1 - self.entries[0][0], None)
 
-    def page(self, cursor: int, stop_at: int, bytes_max: int) -> list[tuple[int, str, bytes]]:
+    def page(self, cursor: int, stop_at: int, bytes_max: int) -> list[Entry]:
         """Entries behind `cursor`, which must be covered: up to the offset `stop_at`, if it is here, and so many bytes.
 
         At least one.
         """
-        found: list[tuple[int, str, bytes]] = []
+        found: list[Entry] = []
         size = 0
         for entry in self.after(cursor):
             size += len(entry[2])
@@ -60,14 +63,15 @@ class Tails:
         """Bytes held by all tails."""
         return self._size
 
-    def add(self, tail: Tail, off: int, id: str, frame: bytes) -> None:
-        """Adds the next entry and drops what is over the budgets, oldest first."""
+    def extend(self, tail: Tail, added: Sequence[Entry]) -> None:
+        """Adds the next entries, one at least and without gaps, and drops what is over the budgets, oldest first."""
         entries = tail.entries
-        if entries and entries[-1][0] + 1 != off:
+        if entries and entries[-1][0] + 1 != added[0][0]:
             self.clear(tail)
-        entries.append((off, id, frame))
-        tail.size += len(frame)
-        self._size += len(frame)
+        entries.extend(added)
+        size = sum([len(frame) for _, _, frame in added])
+        tail.size += size
+        self._size += size
         while tail.size > self._room_max:
             self._drop(tail)
         self._by_age[tail] = None

@@ -12,10 +12,13 @@ from ...wire.frames import TEXT, encode_frame
 from ..connection.outbox import Outbox
 from ..model import Member
 
-__all__ = ["NONE", "Frame", "Frames", "Telling", "frames_of", "whole_page"]
+__all__ = ["NONE", "Frame", "Frames", "Telling", "frames_of", "groups_of", "whole_page"]
 
 HEAD_BYTES: Final = 4_096
 """By how much a server's message may exceed the limit of a message, for its head (PROTOCOL §1)."""
+
+GROUP_BYTES: Final = 65_536
+"""What a commit brings is broadcast in groups of about so many bytes, so that a mark is passed by one group only."""
 
 Frame = tuple[int, str, bytes | None]
 """Offset, id and frame of an entry; no frame for one that no client could read."""
@@ -47,6 +50,27 @@ def frames_of(rows: Sequence[StoredMessage], message_bytes_max: int) -> Frames:
             plain.append(frame)
         frames.append((row.off, row.id, frame))
     return Frames(frames, plain)
+
+
+def groups_of(frames: Frames) -> list[Frames]:
+    """The same in groups of about 64 KiB that are readable, each for one broadcast; what is not stands alone."""
+    entries, plain = frames
+    if len(plain) == len(entries) and sum(map(len, plain)) < GROUP_BYTES:
+        return [frames] if entries else []
+    groups: list[Frames] = []
+    run, texts, size = list[Frame](), list[bytes](), 0
+    for entry in entries:
+        frame = entry[2]
+        if run and (frame is None or size >= GROUP_BYTES):
+            groups.append(Frames(run, texts))
+            run, texts, size = [], [], 0
+        if frame is None:
+            groups.append(Frames([entry], []))
+        else:
+            run.append(entry)
+            texts.append(frame)
+            size += len(frame)
+    return [*groups, Frames(run, texts)] if run else groups
 
 
 def whole_page(member: Member, page: Frames) -> list[bytes]:
