@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,11 @@ def module_of(path: Path) -> str:
     return path.relative_to(CORE).with_suffix("").as_posix().replace("/", ".")
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, ast.Module]]:
     """All modules but the simulator and the folders' faces, with their trees."""
-    for path in sorted(CORE.rglob("*.py")):
-        if path.name != "__init__.py" and "testing" not in path.parts:
-            yield module_of(path), ast.parse(path.read_text())
+    paths = [path for path in sorted(CORE.rglob("*.py")) if path.name != "__init__.py" and "testing" not in path.parts]
+    return [(module_of(path), ast.parse(path.read_text())) for path in paths]
 
 
 def imports(module: str, tree: ast.Module) -> Iterator[str]:

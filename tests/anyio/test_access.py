@@ -291,7 +291,7 @@ async def test_a_hook_that_fails_to_say_what_is_granted_grants_nothing(kind: str
 
 @pytest.mark.parametrize("hook", ["authenticate", "authorize"])
 async def test_a_stop_waits_for_a_hook_no_longer_than_its_deadline(hook: str) -> None:
-    server = server_of(auth_deadline_s=0.3, drain_s=60)
+    server = server_of(auth_deadline_s=0.3, drain_s=60, close_timeout_s=0.5)
     asked = anyio.Event()
 
     async def hangs(*args: Any) -> None:

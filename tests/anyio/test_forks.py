@@ -185,8 +185,10 @@ def local_ports(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("way", ["plain", "process", "pool", "grandchild"])
-@pytest.mark.parametrize("where", ["here", "thread"])
+@pytest.mark.parametrize(
+    ("where", "way"),
+    [("here", "plain"), ("here", "process"), ("here", "pool"), ("here", "grandchild"), ("thread", "plain")],
+)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_forked_child_keeps_neither_port_nor_connections_nor_file(
     tmp_path: Path, loop: str, where: str, way: str

@@ -6,7 +6,7 @@ import pytest
 
 from vixws_anyio import Server
 
-from .rig import connected, running
+from .rig import connected, limited, running
 
 pytestmark = pytest.mark.anyio
 
@@ -15,8 +15,8 @@ async def test_a_server_without_a_store_forgets_its_oldest_messages(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vixws_anyio.server.memory.MEMORY_BYTES", 50_000)
-    server = Server(port=0)
-    async with running(server) as at, connected(at.ws) as peer:
+    server = Server(limited())
+    async with running(server) as at, connected(at.ws, max_queue=None) as peer:
         places = [await server.publish("africa", "note", {"number": number}) for number in range(200)]
         since = {"ep": places[0].ep, "off": 1}
         await peer.send(
