@@ -64,14 +64,22 @@ def conceal(text: str) -> str:
 def report(whose: object, exc: Exception, handler: str) -> None:
     """Logs a handler's exception, with its traceback; `whose` is the session or request that it was called for."""
     told: BaseException = exc
-    text = _shown(exc)
-    if isinstance(whose, Session | AuthRequest):
-        trace = "".join(traceback.format_exception(exc))[-TRACE_MAX:]
-        if (pattern := _pattern(set(_secrets(whose)), text + trace)) is not None:
-            text = pattern.sub(HIDDEN, text)
-            told = Hidden(pattern.sub(HIDDEN, trace))
+    text, trace = _shown(exc), _trace(exc)
+    if not trace:
+        told = Hidden(text)  # Its traceback cannot be written; nor could whoever writes the log.
+    secrets = set(_secrets(whose)) if isinstance(whose, Session | AuthRequest) else set[str]()
+    if (pattern := _pattern(secrets, text + trace)) is not None:
+        text = pattern.sub(HIDDEN, text)
+        told = Hidden(pattern.sub(HIDDEN, trace or text))
     of = "" if whose is None else f" of {clean(whose)}"
     log.error("handler %s%s failed: %s", clean(handler), of, clean(text), exc_info=told)
+
+
+def _trace(exc: Exception) -> str:
+    try:
+        return "".join(traceback.format_exception(exc))[-TRACE_MAX:]
+    except Exception:  # As in `_shown`.
+        return ""
 
 
 def _shown(exc: Exception) -> str:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from .codes import BAD_ROOM, DENIED, TOO_MANY_ROOMS
 
-__all__ = ["BadMessage", "BadRoom", "LocalError", "Refused", "StoreError", "TooManyRooms"]
+__all__ = ["BadMessage", "BadRoom", "LocalError", "Refused", "StoreError", "TooManyRooms", "text_of"]
+
+
+def text_of(exc: BaseException) -> str:
+    """What an exception says; "" where it cannot even do that: it may be anybody's."""
+    try:
+        return str(exc)
+    except Exception:
+        return ""
 
 
 class LocalError(Exception):

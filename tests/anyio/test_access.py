@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -450,3 +451,96 @@ async def test_our_own_client_may_prove_anew_who_it_is() -> None:
         stored = await client.publish("africa", "say", {})
 
     assert stored.off == 1 and client.welcome is not None and not client.welcome.reconnect
+
+
+# ---- what a hook or handler may raise or return, and nobody else notices ------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [30, None, b"30"])
+async def test_a_denial_with_a_header_that_is_no_text_is_a_500_and_ends_nobody(kind: str, value: Any) -> None:
+    server = Server(limited())
+
+    def who(request: AuthRequest) -> User:
+        if request.token == "ada":
+            return User("ada")
+        raise Denied("too many tries", headers={"retry-after": value})
+
+    register(server.authenticate, who, kind)
+    async with running(server) as at, connected(at.ws, additional_headers={"Authorization": "Bearer ada"}) as peer:
+        status, _, _ = await http(at.port, request().decode())
+
+        assert status == 500
+        assert (await peer.ask(HELLO))["type"] == "$welcome"
+
+
+class _Mute(Denied):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def _misspelt() -> SyntaxError:
+    error = SyntaxError("x")
+    error.filename, error.lineno, error.text = "f", 1, 5  # type: ignore[assignment]  # What a traceback cannot show.
+    return error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("failure", "status"), [(_Mute("x"), 401), (_misspelt(), 500)])
+async def test_a_hook_may_raise_what_cannot_be_told(kind: str, failure: Exception, status: int) -> None:
+    server = Server(limited())
+
+    def who(request: AuthRequest) -> User | None:
+        if request.in_message or request.token:
+            raise failure
+        return None
+
+    register(server.authenticate, who, kind)
+    async with running(server) as at:
+        found, _, _ = await http(at.port, request("/", "Authorization: Bearer x").decode())
+        async with connected(at.ws) as peer:
+            await peer.send({**HELLO, "payload": {"v": [1], "token": "x"}})
+            code, _ = await peer.ended()
+        again, _, _ = await http(at.port, request("/", "Authorization: Bearer x").decode())
+
+    assert (found, again) == (status, status)
+    assert code == (4001 if status == 401 else 4113)
+
+
+@pytest.mark.parametrize("where", ["on", "guard", "raw", "open", "authenticate", "authorize"])
+async def test_a_cancellation_of_somebody_elses_is_a_failure_like_any_other(where: str) -> None:
+    """A plain function that reads the result of a task that was cancelled."""
+    server = Server(limited())
+    ended: list[int] = []
+
+    def look(first: Any, second: Any = None, third: Any = None) -> Any:
+        raise asyncio.CancelledError
+
+    decorators: dict[str, Callable[[Any], Any]] = {
+        "on": server.on("look"),
+        "guard": server.on_publish("look"),
+        "raw": server.on_message,
+        "open": server.on_open,
+        "authenticate": server.authenticate,
+        "authorize": server.authorize,
+    }
+    decorators[where](look)
+    server.on_close(lambda session: ended.append(session.close_code))
+    async with running(server) as at:
+        if where == "authenticate":
+            status, _, _ = await http(at.port, request().decode())
+            assert status == 500
+        else:
+            async with connected(at.ws) as peer:
+                if where != "open":
+                    await peer.send({"type": "look", "ref": "1", **({"room": "africa"} if where != "on" else {})})
+                if where == "authorize":
+                    assert (await peer.receive_type("$err"))["payload"]["code"] == "internal"
+                else:
+                    assert await peer.ended() == (1011, "a handler failed")
+        with anyio.fail_after(5):
+            while server.sessions():
+                await anyio.sleep(0.005)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 3
+    assert len(ended) == (where != "authenticate")

@@ -35,7 +35,7 @@ LAYERS = {
     "server/admission": "server/opening",
     "server/memory": "logs",
     "server/threads": "",
-    "server/handlers": "server/threads",
+    "server/handlers": "server/threads logs",
     "server/ending": "logs",
     "server/pages": "",
     "server/listeners": "transport/children logs",

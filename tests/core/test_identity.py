@@ -541,3 +541,28 @@ def test_auth_asks_the_hook_once_for_each_message_in_turn() -> None:
     for _ in range(20):
         rig.run()
     assert [m.get("ref") for m in peer.messages()] == ["h", *(str(n) for n in range(20))]
+
+
+# ---- a proof that is over already -------------------------------------------------------------------
+
+
+def test_a_user_whose_time_is_over_is_nobody() -> None:
+    router = RootRouter()
+    by_token(router, old=User("ada", expires=1_799_999_999.0), good=User("ada", expires=1_800_000_500.0))
+    told: list[Session] = []
+    router.on_open(told.append)
+    rig = AppRig(router, config=CONFIG)
+
+    upgrade = rig.connect("/", "Authorization: Bearer old")
+    greeting = rig.connect("/")
+    greeting.send(hello("old"), typed("x", room="africa"))
+    before, ended = len(told), greeting.closed()
+    kept = rig.connect("/", "Authorization: Bearer good")
+    kept.ask(hello())
+    (refused,) = kept.ask(typed("$auth", {"token": "old"}, ref="a"))
+
+    assert status_of(upgrade) == 401
+    stored = [e for _, effects in rig.steps for e in effects if isinstance(e, StoreAppend)]
+    assert (before, ended and ended[0], stored) == (0, 4001, [])
+    assert refused["payload"]["code"] == "denied"
+    assert types_of(kept.ask(typed("$ping", ref="p"))) == ["$pong"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vixws_core import LocalError
-from vixws_core.app.access import AuthRequest, RootRouter, User
+from vixws_core.app.access import AuthRequest, RootRouter, User, credentials
 from vixws_core.app.origins import Origins
 from vixws_core.app.session import Session
 
@@ -130,3 +130,26 @@ def test_threat_1_cookies_are_shown_of_pages_that_we_know_only(origin: str, cook
     assert asked[0].cookies == cookies
     assert bool(asked[0].header("cookie")) is bool(cookies)
     assert ("cookie" in dict(opened[0])) is bool(cookies)
+
+
+ODD_COOKIES = [
+    'prefs={"dark":true}',
+    "version=2",
+    "path=/x",
+    "flag",
+    "u=Ada L",
+    "[x]=1",
+    "n=J\u00f6rg",
+    "=nameless",
+    "",
+    'q="a b"',
+]
+
+
+@pytest.mark.parametrize("odd", ODD_COOKIES)
+@pytest.mark.parametrize("form", ["{odd}; sid=t-1", "sid=t-1; {odd}", "{odd};sid=t-1;", "sid=t-1; {odd}; sid=other"])
+def test_a_cookie_counts_whatever_stands_beside_it(odd: str, form: str) -> None:
+    headers = (("cookie", form.format(odd=odd)),)
+
+    assert credentials("/", headers, (), "", True).cookies["sid"] == "t-1"
+    assert credentials("/", (*headers, ("cookie", 'sid=2; b="3"')), (), "", True).cookies["sid"] == "t-1"

@@ -9,16 +9,13 @@ from contextvars import Context, copy_context
 import anyio
 from anyio.abc import TaskGroup
 
-from vixws_core.app.dispatch import HandlerStopped, Steps, Waiting
+from vixws_core.app.dispatch import HandlerCancelled, HandlerStopped, Steps, Waiting
 from vixws_core.app.session import Session, state_of
 
+from ..logs import report
 from .threads import Threads
 
-__all__ = ["HandlerCancelled", "Handlers"]
-
-
-class HandlerCancelled(Exception):
-    """A handler ended by a cancellation that was not the server's: a failure like any other."""
+__all__ = ["Handlers"]
 
 
 class Handlers:
@@ -84,6 +81,8 @@ class Handlers:
                     waiting = steps.send(outcome)
         except StopIteration:
             return
+        except Exception as exc:  # A defect of ours; it must end no other connection.
+            report(waiting.args[0], exc, waiting.handler.name)
         finally:
             steps.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeVar, overload
 from urllib.parse import parse_qs
 
@@ -25,10 +24,20 @@ BEARER: Final = "vixws.bearer."
 _DENIALS: Final = (401, 403)
 
 
+def _pairs(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    """Headers of an answer. Raises: `LocalError` for one that is no text."""
+    pairs = tuple((headers or {}).items())
+    for name, value in pairs:
+        if not (isinstance(name, str) and isinstance(value, str)):  # pyright: ignore[reportUnnecessaryIsInstance] — callers may not be typed
+            raise LocalError(f"a header's name and value must be strings, got {name!r:.60}: {value!r:.60}")
+    return pairs
+
+
 class Denied(Exception):
     """Raised by `authenticate`: this is nobody we know. `message` is shown to the peer.
 
     At the upgrade the answer is `status`, 401 or 403, with `headers`; for a token in `$hello` the close is 4001.
+    Raises: `LocalError` for another status, or a header that is no text.
     """
 
     def __init__(
@@ -38,7 +47,7 @@ class Denied(Exception):
             raise LocalError(f"the status of a denial must be one of {_DENIALS}, got {status!r}")
         super().__init__(message)
         self.status: int = status
-        self.headers: tuple[tuple[str, str], ...] = tuple((headers or {}).items())
+        self.headers: tuple[tuple[str, str], ...] = _pairs(headers)
 
 
 class User:
@@ -46,9 +55,9 @@ class User:
 
     `id` names them to others, as `from` of their messages, and names their own room, `@user/<id>`: 1 to 122 bytes of
     visible text. `claims` is what the application knows besides, for `authorize` and its handlers. `expires`, in Unix
-    seconds, ends it: the client is asked for another proof before, and closed with 4101 without one. `headers` are
-    added to the answer of the upgrade, a `set-cookie` perhaps.
-    Raises: `LocalError` for an id that cannot be one.
+    seconds, ends it: the client is asked for another proof before, and closed with 4101 without one; a time that is
+    over proves nothing. `headers` are added to the answer of the upgrade, a `set-cookie` perhaps.
+    Raises: `LocalError` for an id that cannot be one, or a header that is no text.
     """
 
     __slots__ = ("claims", "expires", "headers", "id")
@@ -68,7 +77,7 @@ class User:
         self.id: str = id
         self.claims: Mapping[str, Any] = {} if claims is None else claims
         self.expires: float | None = expires
-        self.headers: tuple[tuple[str, str], ...] = tuple((headers or {}).items())
+        self.headers: tuple[tuple[str, str], ...] = _pairs(headers)
 
     def __repr__(self) -> str:
         return f"<User {self.id!r:.140}>"
@@ -153,7 +162,7 @@ def credentials(
     if cookies_count:
         for name, value in headers:
             if name == "cookie":
-                cookies |= _cookies(value)
+                cookies = _cookies(value) | cookies
     shown = headers if cookies_count else without_cookies(headers)
     return AuthRequest(target, shown, subprotocols, peer, token, False, cookies)
 
@@ -164,10 +173,17 @@ def without_cookies(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, st
 
 
 def _cookies(text: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(text).items()}
-    except CookieError:
-        return {}
+    """The cookies of one header, each by itself (RFC 6265 §5.4): others of the same host may set odd ones.
+
+    Of two with one name the first counts: its path fits the request better.
+    """
+    found: dict[str, str] = {}
+    for pair in text.split(";"):
+        name, equals, value = pair.partition("=")
+        name, value = name.strip(), value.strip()
+        if equals and name and name not in found:
+            found[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return found
 
 
 class RootRouter(Router):

@@ -17,7 +17,7 @@ import msgspec
 
 from ..codes import BAD_MESSAGE, CLOSE_DENIED, TOO_LARGE, UNKNOWN_TYPE
 from ..effects import AppMessage, Effect
-from ..errors import Refused
+from ..errors import Refused, text_of
 from ..inputs import Close, HandlerFinished, Input, Publish, Refuse, Send
 from ..message import payload_json
 from ..names import check_name
@@ -26,11 +26,32 @@ from .commands import encode_envelope
 from .router import BadPayload, Handler, decode_object
 from .session import Session, SessionState, state_of
 
-__all__ = ["HandlerStopped", "Report", "Runner", "Steps", "Waiting"]
+__all__ = ["HandlerCancelled", "HandlerStopped", "Report", "Runner", "Steps", "Waiting", "call"]
 
 
 class HandlerStopped(Exception):
     """Thrown into a record by the shell: the handler was ended because its session ends; no failure."""
+
+
+class HandlerCancelled(Exception):
+    """A handler ended by a cancellation that was not the server's: a failure like any other."""
+
+
+PROGRAM_ENDS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What is no failure of a handler: it ends the program, or the record."""
+
+
+def call(handler: Handler, *args: object) -> Any:
+    """Calls a plain handler. Raises: what it raises; `HandlerCancelled` for what only looks like the loop's own.
+
+    The result of a task that was cancelled, read in a plain function, cancels nobody else.
+    """
+    try:
+        return handler.function(*args)
+    except (Exception, *PROGRAM_ENDS):
+        raise
+    except BaseException as exc:
+        raise HandlerCancelled(type(exc).__name__) from exc
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -125,7 +146,7 @@ class Runner:
                 except Refused as exc:
                     ref = state.owes
                     state.answered(ref)
-                    self._do(Refuse(session.id, exc.code, str(exc), ref))
+                    self._do(Refuse(session.id, exc.code, text_of(exc), ref))
         except HandlerStopped:
             pass  # Its session ends, and the application wants that to end its handlers.
         except Exception as exc:
@@ -133,6 +154,11 @@ class Runner:
         except GeneratorExit:
             state.finished()
             raise
+        except PROGRAM_ENDS:
+            raise
+        except BaseException as exc:  # As in `call`, which would be one call more for each message.
+            failure = HandlerCancelled(type(exc).__name__)
+            failure.__cause__ = exc
         if failure is not None:
             yield from self._failed(session, failure, handler)
         self._finish(session, HandlerFinished(session.id, name, self._clock() - started, failure is not None))
@@ -178,7 +204,7 @@ class Runner:
             if guard.waits:
                 answer: Any = yield Waiting(guard, args)
             else:
-                answer = guard.function(*args)
+                answer = call(guard, *args)
             if answer is None and guard.declares:
                 # What its type does not name was not looked at, and is not passed on.
                 dump = getattr(decoded, "model_dump_json", None)  # A pydantic model: by the names that came.
@@ -213,9 +239,9 @@ class Runner:
                 if handler.waits:
                     yield Waiting(handler, (session,))
                 else:
-                    handler.function(session)
+                    call(handler, session)
             except Refused as exc:
-                reason = str(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
+                reason = text_of(exc).encode(errors="replace")[:_REASON_MAX].decode(errors="ignore")
                 state.closing()
                 self._do(Close(session.id, CLOSE_DENIED, reason))
             except HandlerStopped:
@@ -241,7 +267,7 @@ class Runner:
                 if handler.waits:
                     yield Waiting(handler, (session,))
                 else:
-                    handler.function(session)
+                    call(handler, session)
             except Exception as exc:
                 yield from self._failed(session, exc, handler)
 
@@ -254,7 +280,7 @@ class Runner:
                 if failed.waits:
                     yield Waiting(failed, (session, exc))
                 else:
-                    failed.function(session, exc)
+                    call(failed, session, exc)
             except Exception as second:
                 self._report(session, second, failed.name)
 

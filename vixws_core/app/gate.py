@@ -12,10 +12,10 @@ import msgspec
 
 from ..codes import DENIED, INTERNAL
 from ..effects import Authenticate, Authorize, Effect
-from ..errors import LocalError, Refused
+from ..errors import Refused, text_of
 from ..inputs import Authenticated, Authorized, Input, Respond
 from .access import AuthRequest, Denied, Grant, RootRouter, User
-from .dispatch import Report, Steps, Waiting
+from .dispatch import Report, Steps, Waiting, call
 from .router import Handler
 from .session import Session, state_of
 
@@ -53,7 +53,7 @@ class Gate:
         assert handler is not None  # It is asked only where it is registered.
         if handler.waits:
             return (yield Waiting(handler, args, self._deadline_s))
-        return handler.function(*args)
+        return call(handler, *args)
 
     def _left(self, until: float | None) -> float | None:
         """Seconds until a time of the wall clock."""
@@ -61,16 +61,22 @@ class Gate:
 
     # ---- who is it? -------------------------------------------------------------------------------
 
+    def _whom(self, found: object) -> User | None:
+        """What `authenticate` returned. Raises: `TypeError` for anything else; `Denied` for a proof that is over."""
+        if found is not None and not isinstance(found, User):
+            raise TypeError(f"authenticate must return a User or None, got one of type {type(found).__name__}")
+        if found is not None and self._left(found.expires) == 0.0:
+            raise Denied("the proof is over")
+        return found
+
     def upgrade(self, conn: int, request: AuthRequest, accept: Callable[[User | None, float | None], object]) -> Steps:
         """Asks who wants an upgrade: it is accepted, as somebody or as nobody yet, or answered."""
         try:
-            user = yield from self._ask(self._root.authenticator, request)
-            if user is not None and not isinstance(user, User):
-                raise TypeError(f"authenticate must return a User or None, got one of type {type(user).__name__}")
+            user = self._whom((yield from self._ask(self._root.authenticator, request)))
             accept(user, None if user is None else self._left(user.expires))
         except Denied as exc:
             challenge = () if exc.status != 401 else (("www-authenticate", "Bearer"),)
-            self._respond(conn, exc.status, (*challenge, *exc.headers), f"{exc}\n")
+            self._respond(conn, exc.status, (*challenge, *exc.headers), f"{text_of(exc)}\n")
         except TimeoutError as exc:
             self._report(request, exc, self._name(self._root.authenticator))
             self._respond(conn, 503, (("retry-after", "5"),), "who you are could not be told in time\n")
@@ -81,7 +87,7 @@ class Gate:
     def _respond(self, conn: int, status: int, headers: tuple[tuple[str, str], ...], text: str) -> None:
         try:
             self._do(Respond(conn, status, (_PLAIN, *headers), text.encode(errors="replace")))
-        except LocalError as exc:  # A header of the application's that cannot be sent.
+        except Exception as exc:  # A header of the application's that cannot be sent.
             self._report(None, exc, self._name(self._root.authenticator))
             self._do(Respond(conn, 500, (_PLAIN,), b"internal error\n"))
 
@@ -94,14 +100,12 @@ class Gate:
             return
         shown = msgspec.structs.replace(request, token=asked.token, in_message=True)
         try:
-            user = yield from self._ask(self._root.authenticator, shown)
-            if user is not None and not isinstance(user, User):
-                raise TypeError(f"authenticate must return a User or None, got one of type {type(user).__name__}")
+            user = self._whom((yield from self._ask(self._root.authenticator, shown)))
             if user is not None:
                 answer = Authenticated(asked.request, user.id, self._left(user.expires), user.expires)
                 state_of(session).is_now(user)
         except Denied as exc:
-            answer = Authenticated(asked.request, code=DENIED, message=str(exc))
+            answer = Authenticated(asked.request, code=DENIED, message=text_of(exc))
         except Exception as exc:
             self._report(shown, exc, self._name(self._root.authenticator))
             answer = Authenticated(asked.request, code=INTERNAL)

@@ -118,6 +118,9 @@ class Arrivals:
         extension = None if agreed is None else agreed[0]
         if input.user is not None:
             check_name(user_room(input.user))
+            if input.expires_in_s == 0:
+                self._lifecycle.answer_http(connection, 401, (("www-authenticate", "Bearer"),), b"the proof is over\n")
+                return
         switching = http_switching(request.key, input.subprotocol, input.headers, extension)
         limited = handshake.limited if input.limited is None else input.limited
         connection.handshake = None

@@ -98,7 +98,7 @@ class Identities:
             if connection.state in SENDABLE:
                 self._first(session, identity, input)
             return session if identity.user is None else None
-        same = input.user is not None and input.user == identity.user
+        same = input.user is not None and input.user == identity.user and input.expires_in_s != 0
         code = "" if same else DENIED if input.user is not None else input.code
         identity.proof = (code, (input.expires_in_s, input.expires))
         return session
@@ -106,7 +106,7 @@ class Identities:
     def _first(self, session: Session, identity: Identity, input: Authenticated) -> None:
         """The proof that comes with `$hello`: the application hears of the session now."""
         connection = session.connection
-        if input.user is not None:
+        if input.user is not None and input.expires_in_s != 0:
             identity.prove(input.user)
             self._set_end(identity, input.expires_in_s)
             self._rates.share(session)
