@@ -101,9 +101,9 @@ ERRORS: Final = (
     ErrorCode(STORE_FULL, True, "store", "the store has no space, for now"),
     ErrorCode(INTERNAL, True, "store", "the store failed in a way that was not expected"),
     ErrorCode(RATE_LIMITED, True, "hub", "too many of this kind for now"),
-    ErrorCode(SEQ_GAP, False, "later", "a producer's number is beyond the next one"),
-    ErrorCode(FENCED, False, "later", "a producer's epoch is over"),
-    ErrorCode(STALE_MID, False, "later", "a producer's number is older than what is kept"),
+    ErrorCode(SEQ_GAP, False, "store", "a producer's number is beyond the next one, which `expected` says"),
+    ErrorCode(FENCED, False, "store", "a producer's epoch is over"),
+    ErrorCode(STALE_MID, False, "store", "a producer's number was stored, and its message is not kept any more"),
     ErrorCode(BAD_BATCH, False, "later", "a batch that breaks its rules"),
     ErrorCode(BAD_BINARY, False, "later", "a binary envelope whose parts do not add up"),
 )

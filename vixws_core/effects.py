@@ -91,8 +91,9 @@ class StoreAppend(msgspec.Struct, frozen=True, gc=False):
     """Append one message to the log of `room`; answered by `StoreAppended` or `StoreFailed`.
 
     The key is (`room`, `scope`, `mid`), unique where `mid` is given: a repeat with the same `digest` (16
-    bytes over kind, type and payload) is a `dup`, with another it fails `mid_conflict`. `sender` is the
-    public user id, shown as `from`; `scope` is private and only separates the `mid`s of senders.
+    bytes over kind, type and payload) is a `dup`, with another it fails `mid_conflict`. A `mid` of an ordered producer
+    (`producers.numbered`) is stored where its number is the next one; it fails `fenced`, `seq_gap` or `stale_mid`.
+    `sender` is the public user id, shown as `from`; `scope` is private and only separates the `mid`s of senders.
     """
 
     request: int
@@ -241,13 +242,17 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
 
 class PublishFailed(msgspec.Struct, frozen=True, gc=False):
-    """The publish `request` failed; nothing was stored under its key (or a later repeat will tell)."""
+    """The publish `request` failed; nothing was stored under its key (or a later repeat will tell).
+
+    `expected` as in `StoreFailed`.
+    """
 
     request: int
     room: str
     code: str
     message: str
     retry: bool
+    expected: int | None = None
 
 
 class HistoryListed(msgspec.Struct, frozen=True, gc=False):

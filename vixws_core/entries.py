@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from .errors import LocalError
+from .mids import is_mid
 from .names import check_texts
 from .nesting import depth_of
 
@@ -37,6 +38,8 @@ def check_head(type: str, kind: str, mid: str | None = None, ref: str | None = N
         raise LocalError(f"kind must have 1 to {KIND_MAX} characters, got {kind!r:.80}")
     if mid is not None and not 0 < len(mid) <= MID_MAX:
         raise LocalError(f"mid must have 1 to {MID_MAX} characters, got {mid!r:.140}")
+    if mid is not None and not is_mid(mid):
+        raise LocalError(f"mid that begins with ~ must be ~producer:epoch:seq, got {mid!r:.140}")
     if ref is not None and not 0 < len(ref) <= REF_MAX:
         raise LocalError(f"ref must have 1 to {REF_MAX} characters, got {ref!r:.80}")
     check_texts(type, kind, mid, ref)

@@ -62,10 +62,12 @@ class TooManyRooms(Refused, LocalError):
 class StoreError(Exception):
     """A store could not do what was asked: `code` says which way, `retry` whether trying again can help.
 
-    Codes: `store_unavailable store_full mid_conflict internal`.
+    Codes: `store_unavailable store_full mid_conflict fenced seq_gap stale_mid internal`. `expected`: for `seq_gap`, the
+    number that the producer's next message must have.
     """
 
-    def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
+    def __init__(self, code: str, message: str, *, retry: bool = False, expected: int | None = None) -> None:
         super().__init__(message)
         self.code: str = code
         self.retry: bool = retry
+        self.expected: int | None = expected

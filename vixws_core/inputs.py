@@ -282,12 +282,13 @@ class StoreAppended(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoreFailed(msgspec.Struct, frozen=True, gc=False):
-    """A store request failed. `code` is a wire error code; `retry` says whether trying again can help."""
+    """A store request failed, by a wire code; whether trying again helps; the number that is expected (`seq_gap`)."""
 
     request: int
     code: str
     message: str = ""
     retry: bool = True
+    expected: int | None = None
 
 
 class StoreRead(msgspec.Struct, frozen=True, gc=False):
@@ -388,11 +389,7 @@ Input = (
     | Disconnected
     | Authenticated
     | Authorized
-    | StoreAppended
-    | StoreFailed
-    | StoreRead
-    | StoreListed
-    | PositionKnown
+    | (StoreAppended | StoreFailed | StoreRead | StoreListed | PositionKnown)
     | RoomAdvanced
     | EntryRedacted
     | HandlerFinished

@@ -26,6 +26,7 @@ from .inputs import (
     StoreRead,
 )
 from .message import StoredMessage
+from .producers import Producers
 from .roomlog import RoomLog
 from .sizes import Sizes, size_of, sizes_of
 
@@ -148,23 +149,28 @@ class PureLog:
         """Of entries, where there is a bound."""
         self._last_id = last_id
         self._rooms: dict[str, RoomLog] = {}
+        self._producers = Producers()
 
     def append_batch(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all, in order, as one commit at the time `ts` (RFC 3339).
 
         A known key (`room`, `scope`, `mid`) with the same digest is answered as a dup, with another one
-        `mid_conflict`; neither advances the room. What is over `bytes_max` afterwards is trimmed.
+        `mid_conflict`; a number of an ordered producer that is not its next one fails as `producers.judge` says. None
+        of these advances the room. What is over `bytes_max` afterwards is trimmed.
         """
         answers: list[StoreAppended | StoreFailed] = []
         fresh: dict[str, list[StoredMessage]] = {}
         before: dict[str, str] = {}
         for ask in appends:
             room = self._rooms.get(ask.room)
-            if room is None:
-                room = self._rooms[ask.room] = RoomLog(ask.room, self.epoch)
-            elif ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
+            if room is not None and ask.mid is not None and (known := room.keys.get((ask.scope, ask.mid))) is not None:
                 answers.append(self._repeat(room, ask, *known))
                 continue
+            if ask.mid is not None and ask.mid[0] == "~" and (refused := self._producers.take(ask, ts)):
+                answers.append(refused)
+                continue
+            if room is None:
+                room = self._rooms[ask.room] = RoomLog(ask.room, self.epoch)
             if (rows := fresh.get(ask.room)) is None:
                 rows = fresh[ask.room] = []
                 before[ask.room] = room.rows[-1].id if room.rows else room.floor_id

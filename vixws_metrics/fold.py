@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from vixws_core.codes import BAD_MESSAGE, ERRORS, MID_CONFLICT, MISBEHAVIOUR
+from vixws_core.codes import BAD_MESSAGE, ERRORS, FENCED, MID_CONFLICT, MISBEHAVIOUR, SEQ_GAP, STALE_MID
 from vixws_core.effects import (
     Broadcast,
     Closed,
@@ -47,7 +47,7 @@ ERROR_KINDS = tuple(
 """The kinds errors are counted by, sorted: a peer's (`vixws_core.codes`), `handler` for a handler that raised, `store`
 for a store that could not, `other` for every word not listed here."""
 
-_NOT_THE_STORES_FAULT = frozenset({BAD_MESSAGE, MID_CONFLICT})
+_NOT_THE_STORES_FAULT = frozenset({BAD_MESSAGE, FENCED, MID_CONFLICT, SEQ_GAP, STALE_MID})
 """Codes of `StoreFailed` that tell of what was asked, not of the store."""
 
 _FIRST_BOUND_S = 0.0001

@@ -71,5 +71,5 @@ def settled(answer: StoreAppended | StoreFailed) -> str:
     Raises: `StoreError` where it failed.
     """
     if isinstance(answer, StoreFailed):
-        raise StoreError(answer.code, answer.message, retry=answer.retry)
+        raise StoreError(answer.code, answer.message, retry=answer.retry, expected=answer.expected)
     return answer.id

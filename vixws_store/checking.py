@@ -14,6 +14,7 @@ import msgspec
 
 from .sqlite.counter import is_id, sequences
 from .sqlite.damage import FileDamaged, RoomDamaged
+from .sqlite.producers import read_producers
 from .sqlite.rooms import count_rooms, find_rooms, newest_id
 from .sqlite.schema import MESSAGE_BYTES, check_tables, content_crc, is_epoch, room_crc, store_epoch
 
@@ -86,6 +87,7 @@ def examine(db: sqlite3.Connection) -> StoreCheck:
         examiner.keys,
         examiner.indexes,
         examiner.places,
+        examiner.producers,
         examiner.counter,
     )
     for part in parts:
@@ -213,6 +215,13 @@ class _Examiner:
                     yield Finding("the room cannot be found", name)
                 elif isinstance(state, RoomDamaged):
                     yield Finding(state.why, name)
+
+    def producers(self) -> Iterator[Finding]:
+        """What is known of ordered producers."""
+        for row in read_producers(self._db):
+            if not row.is_sound:
+                text = f"what is known of producer {_text(row.producer)} is not what was written (checksum)"
+                yield Finding(text, _text(row.room))
 
     def counter(self) -> Iterator[Finding]:
         """That the counter of ids is not behind them."""

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, Final
 
 from .salvage import OldFile
+from .sqlite.producers import put_producers
 from .sqlite.schema import MESSAGE_COLUMNS, create_tables, put_epoch, put_room_count, room_crc, row_crc, row_head
 
 __all__ = ["Rebuilding"]
@@ -61,6 +62,7 @@ class Rebuilding:
         for row in self._old.rows():
             self._take(row)
         self._claim_damaged()
+        self._put_producers()
         self._put_rooms(epoch)
         self._put_epoch(epoch)
         last = max([sequence, self._last_id, *(room.floor_id for room in self._rooms.values())])
@@ -121,6 +123,14 @@ class Rebuilding:
         if damaged:
             self.lost.append(f"{len(damaged):,} messages are not what was written (checksum), and were left out")
 
+    def _put_producers(self) -> None:
+        for room, scope, producer, kept, is_sound in self._old.producers():
+            if is_sound:
+                put_producers(self._db, {(room.decode(), scope.decode(), producer.decode()): kept})
+            else:
+                text = f"room {_shown(room)}: what was known of producer {_shown(producer)} is lost; it begins anew"
+                self._tell(self.lost, text)
+
     def _put_rooms(self, epoch: str | None) -> None:
         for name, room in self._rooms.items():
             text = name.decode()
@@ -162,6 +172,10 @@ class Rebuilding:
             lines.append(line)
         elif len(lines) == LINES_MAX:
             lines.append("and more of this")
+
+
+def _shown(text: object) -> str:
+    return f"{text.decode('utf-8', 'replace') if isinstance(text, bytes) else text!r:.140}"
 
 
 def _where(room: bytes, off: int, id: int) -> str:

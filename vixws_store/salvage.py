@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .sqlite.counter import is_id, sequences
 from .sqlite.damage import FileDamaged
+from .sqlite.producers import ProducerRow, read_producers
 from .sqlite.schema import (
     MESSAGE_BYTES,
     MESSAGE_COLUMNS,
@@ -115,6 +116,17 @@ class OldFile:
                 self._tell(f"rooms: {exc}")
                 continue
             break
+        return found
+
+    def producers(self) -> list[ProducerRow]:
+        """What it knows of ordered producers, as far as it can be read; none in a file of an earlier version."""
+        if not self._columns("ws_producers"):
+            return []
+        found: list[ProducerRow] = []
+        try:
+            found += read_producers(self._db)
+        except sqlite3.Error as exc:
+            self._tell(f"producers: {exc}")
         return found
 
     def lost(self) -> dict[tuple[bytes, int], int]:

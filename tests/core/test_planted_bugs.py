@@ -115,6 +115,26 @@ BUGS: dict[str, tuple[str, str, str]] = {
         "if digest not in (ask.digest, ANY_CONTENT):",
         "if digest is None:",
     ),
+    "a producer may leave out a number": (
+        "vixws_core.producers",
+        "if seq > last + 1:",
+        "if seq > last + 2:",
+    ),
+    "a producer's epoch that is over takes more": (
+        "vixws_core.producers",
+        "if epoch < kept.epoch:",
+        "if epoch < kept.epoch - 1:",
+    ),
+    "a producer's new epoch does not begin at 1": (
+        "vixws_core.producers",
+        "last = kept.seq if epoch == kept.epoch else 0",
+        "last = kept.seq",
+    ),
+    "a producer's rooms share its numbers": (
+        "vixws_core.producers",
+        "key = (ask.room, ask.scope, asked.producer)",
+        'key = ("", ask.scope, asked.producer)',
+    ),
     "nobody is parked at the high mark": (
         "vixws_core.hub.connection.outbox",
         "if connection.unsent > step.config.unsent_bytes_high or",

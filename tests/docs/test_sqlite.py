@@ -93,7 +93,7 @@ def test_columns_line_up(place: Path) -> None:
     lines = shell(place, COLUMNS).splitlines()
 
     assert lines[0].split() == ["key", "value"]
-    assert lines[-1].split() == ["schema_version", "2"]
+    assert lines[-1].split() == ["schema_version", "3"]
 
 
 def test_newest_messages_are_cut_short(place: Path) -> None:

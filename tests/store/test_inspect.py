@@ -39,7 +39,7 @@ async def test_stats_counts_rooms_rows_and_bytes(tmp_path: Path) -> None:
     await make_store(path)
     found = stats(path)
 
-    assert (found.schema_version, found.rows, found.payload_bytes, found.last_id) == (2, 6, 42, 8)
+    assert (found.schema_version, found.rows, found.payload_bytes, found.last_id) == (3, 6, 42, 8)
     assert os.path.getsize(path) == found.file_bytes
     assert [(r.room, r.floor, r.head, r.rows) for r in found.rooms] == [("a", 2, 6, 4), ("b", 0, 2, 2)]
 

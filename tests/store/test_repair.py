@@ -337,8 +337,8 @@ def make_newer(path: Path) -> None:
     epoch = stats(path).epoch
     change(
         path,
-        "UPDATE ws_meta SET value = '3' WHERE key = 'schema_version'",
-        f"UPDATE ws_meta SET value = '{crc32(f'3{chr(0)}{epoch}'.encode())}' WHERE key = 'crc'",
+        "UPDATE ws_meta SET value = '9' WHERE key = 'schema_version'",
+        f"UPDATE ws_meta SET value = '{crc32(f'9{chr(0)}{epoch}'.encode())}' WHERE key = 'crc'",
     )
 
 

@@ -42,6 +42,8 @@ def act(client: Client, habits: Habits, chance: Chance, truth: Truth) -> None:
             payload = {"by": client.index, "n": number, "pad": "y" * size}
             # Keys that other clients use too: a key belongs to its sender.
             mid = f"n{number}" if stream.random() < 0.5 else None
+            if stream.random() < 0.1:
+                mid = client.next_number(room, anew=stream.random() < 0.2)
             client.publish(
                 room, stream.choice(habits.types), payload, mid=mid, kind="event" if stream.random() < 0.8 else "memo"
             )

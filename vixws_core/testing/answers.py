@@ -11,9 +11,12 @@ import msgspec
 from ..codes import (
     BAD_JSON,
     DENIED,
+    FENCED,
     INTERNAL,
     MID_CONFLICT,
     RATE_LIMITED,
+    SEQ_GAP,
+    STALE_MID,
     STORE_FULL,
     STORE_UNAVAILABLE,
     TOO_MANY_ROOMS,
@@ -21,6 +24,7 @@ from ..codes import (
 )
 from ..config import HubConfig
 from ..message import StoredMessage
+from ..mids import numbered
 from ..names import matches
 from .decoding import Asked, Heard
 from .door import Conn
@@ -32,7 +36,9 @@ __all__ = ["OF_PUBLISHES", "check_answer", "check_error", "is_stored", "outcome_
 _MAY_REPEAT: Final = frozenset((RATE_LIMITED, STORE_UNAVAILABLE, STORE_FULL, INTERNAL))
 """Codes after which the same message may be sent again (PROTOCOL §11)."""
 
-OF_PUBLISHES: Final = frozenset((STORE_UNAVAILABLE, STORE_FULL, MID_CONFLICT, DENIED, INTERNAL))
+OF_PUBLISHES: Final = frozenset(
+    (STORE_UNAVAILABLE, STORE_FULL, MID_CONFLICT, FENCED, SEQ_GAP, STALE_MID, DENIED, INTERNAL)
+)
 """What becomes of a publish that is not stored."""
 
 _HEAD_BYTES: Final = 1_024
@@ -198,6 +204,27 @@ def check_error(id: int, heard: Heard, asked: Asked | None, config: HubConfig, c
     elif code == MID_CONFLICT:
         contents = truth.offered.get((asked.scope, asked.room or asked.inner_room, asked.mid or ""), set())
         check(len(contents) > 1, f"{who}: it is the one content of this key")
+    elif code in (SEQ_GAP, FENCED, STALE_MID):
+        _check_number(who, code, told.get("expected"), asked, truth)
+
+
+def _check_number(who: str, code: str, expected: Any, asked: Asked, truth: Truth) -> None:
+    """What is said of an ordered producer's number is so, unless the log has gone back since (PROTOCOL §4)."""
+    number = numbered(asked.mid or "")
+    check(number is not None, f"{who}: it is no ordered producer's")
+    check((expected is not None) is (code == SEQ_GAP), f"{who}: expected is {expected!r}")
+    if number is None or truth.times_back != asked.times_back:
+        return
+    room = asked.room or asked.inner_room or ""
+    epoch, last = truth.numbers.get((room, number.producer), (-1, 0))
+    if code == FENCED:
+        check(number.epoch < epoch, f"{who}: its producer is at epoch {epoch}")
+    elif code == SEQ_GAP:
+        most = last + 1 if epoch == number.epoch else 1 if epoch < number.epoch else number.seq
+        check(0 < expected < number.seq and expected <= most, f"{who}: its producer is at {last} of epoch {epoch}")
+    else:
+        gone = truth.floor(room) > 0 and (epoch, last) >= (number.epoch, number.seq)
+        check(gone, f"{who}: its producer is at {last} of epoch {epoch}, and nothing is trimmed")
 
 
 def _is_json(text: str | bytes) -> bool:

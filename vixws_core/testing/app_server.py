@@ -145,7 +145,7 @@ class SimServer(RootRouter):
         await answered.wait()
         outcome = outcomes[0]
         if isinstance(outcome, PublishFailed):
-            raise StoreError(outcome.code, outcome.message, retry=outcome.retry)
+            raise StoreError(outcome.code, outcome.message, retry=outcome.retry, expected=outcome.expected)
         return outcome
 
     async def history(self, room: str, limit: int = 50, before_id: str | None = None) -> tuple[StoredMessage, ...]:

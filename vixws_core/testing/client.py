@@ -112,6 +112,7 @@ class Client:
         self.seen: dict[str, list[Seen]] = {}
         self.unhandled: list[int] = []
         self.asked: dict[int, ClientPublish | ClientRequest] = {}
+        self._numbers: dict[str, tuple[int, int]] = {}
         self.published: Counter[tuple[str, bytes]] = Counter()
         """How often each payload was asked to be published into each room."""
         """What has no answer yet, by request number."""
@@ -201,6 +202,12 @@ class Client:
         self._say(f"publishes {type!r} {ask.payload.decode():.80} into {room!r}")
         self._put(ask)
         return self._last_request
+
+    def next_number(self, room: str, *, anew: bool = False) -> str:
+        """The next key of an ordered producer in a room; `anew`: it begins another epoch."""
+        epoch, seq = self._numbers.get(room, (0, 0))
+        self._numbers[room] = epoch, seq = (epoch + 1, 1) if anew else (epoch, seq + 1)
+        return f"~o{self.index}:{epoch}:{seq}"
 
     def request(self, type: str, room: str | None = None, payload: Json = None) -> int:
         """Asks the server (`$history`, `$position`, …); returns the key of `settled`."""

@@ -51,6 +51,9 @@ class WildClient:
         self._reader: FrameReader | None = None
         self._refs = 0
         self._mids: list[tuple[str, str, bytes]] = []
+        self._numbers: dict[str, int] = {}
+        """Of an ordered producer, by room."""
+        self._epoch = 0
         self._says_hello = True
         self._is_deaf = False
         """It answers no ping."""
@@ -213,7 +216,12 @@ class WildClient:
                 room = stream.choice(self._habits.rooms)
         else:
             room, payload = self._room(), self._content()
-            mid = f"k{stream.randrange(1 << 16)}" if stream.random() < 0.9 else f"k{len(self._mids)}"
+            mid = f"k{stream.randrange(1 << 16)}" if stream.random() < 0.8 else f"k{len(self._mids)}"
+            if stream.random() < 0.2:  # Not always the next number: that is the log's to see.
+                number = self._numbers[room] = self._numbers.get(room, 0) + stream.choice((0, 1, 1, 1, 2))
+                mid = f"~w{self.index}:{self._epoch}:{max(1, number)}"
+                if stream.random() < 0.1:
+                    self._epoch, self._numbers = max(0, self._epoch + stream.choice((1, 1, -1))), {}
             if choice < 0.5:
                 self._say("note", room, payload, ref=room[:4] == "tmp." or stream.random() < 0.5)
                 return

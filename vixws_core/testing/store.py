@@ -13,6 +13,7 @@ from ..effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from ..inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
 from ..log import PureLog, StoreAnswer, run_asks, store_asks
 from ..message import StoredMessage
+from ..mids import numbered
 from .faults import Faults
 from .oracle import check
 from .streams import Chance
@@ -40,6 +41,8 @@ class Truth:
         """Those of them of which it has not been told anything since: it cannot know."""
         self.times_back: int = 0
         """How often that happened."""
+        self.numbers: dict[tuple[str, str], tuple[int, int]] = {}
+        """Epoch and last number of each ordered producer, by room and name."""
 
     def row(self, room: str, off: int) -> StoredMessage | None:
         """The entry committed at `off`, trimmed or not."""
@@ -65,6 +68,16 @@ class Truth:
             for row in told.entries:
                 check(row.off == len(rows) + 1, f"{row!r:.200} was committed, expected offset {len(rows) + 1}")
                 rows.append(row)
+                self._count(row)
+
+    def _count(self, row: StoredMessage) -> None:
+        """An ordered producer's messages are stored in its order, each behind all before it (PROTOCOL §4)."""
+        asked = numbered(row.mid or "")
+        if asked is not None:
+            epoch, last = self.numbers.get((row.room, asked.producer), (asked.epoch, 0))
+            follows = asked.seq == last + 1 if asked.epoch == epoch else asked.epoch > epoch and asked.seq == 1
+            check(follows, f"{row!r:.200} was committed, where its producer stood at {last} of epoch {epoch}")
+            self.numbers[row.room, asked.producer] = asked.epoch, asked.seq
 
     def shown(self, told: RoomAdvanced) -> None:
         """Takes note that the server was told of a room: it knows of a log that went back if this is of the new one."""
@@ -80,6 +93,10 @@ class Truth:
             del rows[position.head :]
             if rows and rows[-1].ep != position.ep:
                 rows[:] = [replace(row, ep=position.ep) for row in rows]
+        self.numbers.clear()
+        for rows in self.rows.values():
+            for row in rows:
+                self._count(row)
 
 
 class _Log(PureLog):

@@ -15,6 +15,7 @@ from ..codes import BAD_JSON, BAD_MESSAGE, INTERNAL, RETRY_CODES, STORE_FULL, ST
 from ..entries import KIND_MAX, MID_MAX, REF_MAX, TYPE_MAX
 from ..errors import BadMessage, LocalError
 from ..message import StoredMessage
+from ..mids import is_mid
 from ..nesting import depth_of, repeats_a_key
 from .payloads import Offset, Text
 
@@ -97,6 +98,8 @@ def decode(text: str, depth_max: int = 64) -> Envelope:
     payload = bytes(found.payload)
     if payload[:1] != b"{":
         raise BadMessage(BAD_MESSAGE, "expected an object as payload")
+    if found.mid is not None and not is_mid(found.mid):
+        raise BadMessage(BAD_MESSAGE, "expected ~producer:epoch:seq as a mid that begins with ~")
     if (
         text.count("{") + text.count("[") > depth_max
         or text.count('"type"') > 1
@@ -155,10 +158,20 @@ def answer(type: str, ref: str | None = None, room: str | None = None, payload: 
     return b'%b,"payload":%b}' % (head.encode(), _encode(payload))
 
 
-def error(code: str, message: str, ref: str | None = None, room: str | None = None, retry: bool | None = None) -> bytes:
-    """An `$err`. `retry` follows from the code unless given."""
+def error(
+    code: str,
+    message: str,
+    ref: str | None = None,
+    room: str | None = None,
+    retry: bool | None = None,
+    expected: int | None = None,
+) -> bytes:
+    """An `$err`. `retry` follows from the code unless given; `expected` stands in it where it is."""
     again = code in RETRY_CODES if retry is None else retry
-    return answer("$err", ref, room, {"code": code, "retry": again, "msg": message[:300]})
+    payload: dict[str, object] = {"code": code, "retry": again, "msg": message[:300]}
+    if expected is not None:
+        payload["expected"] = expected
+    return answer("$err", ref, room, payload)
 
 
 def store_error(code: str, message: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 
-from vixws_core.codes import MID_CONFLICT
+from vixws_core.codes import FENCED, MID_CONFLICT, SEQ_GAP, STALE_MID
 from vixws_core.errors import LocalError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.message import Json, JsonMessage
@@ -125,6 +125,43 @@ async def a_repeated_key_with_other_content_is_a_conflict(store: MessageStore) -
     equal((MID_CONFLICT, False), (conflict.code, conflict.retry), "a conflict is final")
     equal((2, False), (appended(bob).off, appended(bob).dup), "scopes keep keys apart")
     equal((1, False), (appended(other).off, appended(other).dup), "rooms keep keys apart")
+
+
+@check
+async def an_ordered_producers_numbers_are_taken_one_after_the_other(store: MessageStore) -> None:
+    """`~producer:epoch:seq`: the next number is stored, in a commit as well as after it; any other one fails for good.
+
+    A repeat is a dup first of all; then comes the epoch, the number, and whether its message is still there. Rooms,
+    scopes and producers count apart, and a higher epoch begins at 1.
+    """
+
+    async def outcome(*mids: str, room: str = "room", scope: str = "ada") -> list[object]:
+        asks = [ask(0, room, mid=mid, digest=b"d" * 16, scope=scope) for mid in mids]
+        return [
+            (found.code, found.retry, found.expected) if isinstance(found, StoreFailed) else (found.off, found.dup)
+            for found in (await store.append_batch(asks)).answers
+        ]
+
+    gap = (SEQ_GAP, False, 1)
+    equal([gap], await outcome("~p:1:2"), "the first number is 1")
+    equal(0, (await store.position("room")).head, "nothing is stored of what is refused")
+    equal(
+        [(1, False), (2, False), (SEQ_GAP, False, 3), (2, True)],
+        await outcome(*(f"~p:1:{n}" for n in (1, 2, 4, 2))),
+        "",
+    )
+    equal([(3, False), (1, True)], await outcome("~p:1:3", "~p:1:1"), "after a commit as within it")
+    equal([gap, (1, False)], await outcome("~p:1:4", "~p:1:1", room="other"), "rooms count apart")
+    equal([gap, (4, False)], await outcome("~p:1:4", "~p:1:1", scope="bob"), "scopes count apart")
+    equal([gap, (5, False)], await outcome("~q:7:4", "~q:7:1"), "producers count apart")
+    equal([(SEQ_GAP, False, 1), (6, False)], await outcome("~p:2:4", "~p:2:1"), "a higher epoch begins at 1")
+    equal([(FENCED, False, None), (1, True)], await outcome("~p:1:4", "~p:1:1"), "an epoch that is over takes no more")
+    await store.trim("room", 3)
+    equal([(FENCED, False, None)], await outcome("~p:1:1"), "what is trimmed is no dup any more")
+    await store.trim("room", 6)
+    equal([(STALE_MID, False, None), (7, False)], await outcome("~p:2:1", "~p:2:2"), "a number is not stored twice")
+    await store.append_batch([ask(0, mid="m", scope="ada")])
+    equal([(9, False)], await outcome("~p:2:3"), "other messages of the room do not count")
 
 
 @check

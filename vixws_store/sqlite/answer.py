@@ -38,5 +38,5 @@ class Answer:
         """
         await self._event.wait()
         if self._error is not None:
-            raise StoreError(self._error.code, str(self._error), retry=self._error.retry)
+            raise StoreError(self._error.code, str(self._error), retry=self._error.retry, expected=self._error.expected)
         return self._value

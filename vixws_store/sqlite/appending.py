@@ -17,6 +17,7 @@ from vixws_core.message import StoredMessage
 from .chunks import CHUNKS, chunks
 from .counter import find_last_id
 from .damage import FileDamaged, Quarantine, RoomDamaged, is_damage
+from .producers import Numbers
 from .rooms import find_rooms
 from .schema import MESSAGE_BYTES, MESSAGE_COLUMNS, content_crc, room_crc, row_crc, row_head, store_epoch
 
@@ -77,6 +78,7 @@ class Appender:
         self._heads: dict[str, _Head] = {}
         self._last_id = 0
         self._data_version = -1
+        self._numbers = Numbers()
 
     @property
     def last_id(self) -> int:
@@ -116,13 +118,16 @@ class Appender:
     def append(self, appends: Sequence[StoreAppend], ts: str) -> BatchResult:
         """Appends all; see `PureLog.append_batch`. Raises: `sqlite3.Error`."""
         self._find_heads({ask.room for ask in appends})
-        known = self._find_keys([ask for ask in appends if ask.mid is not None])
+        keyed = [ask for ask in appends if ask.mid is not None]
+        known = self._find_keys(keyed)
+        self._numbers.begin(self._db, keyed, ts)
         answers, fresh, values, before = self._plan(appends, ts, known)
         created = [room for room in fresh if not self._heads[room].stored]
         if created:
             self._insert(_INSERT_ROOMS, list(chain.from_iterable(map(self._new_room, created))), 3)
             self._db.execute("UPDATE ws_meta SET value = value + ? WHERE key = 'rooms'", (len(created),))
         self._insert(_INSERT, values, 13)
+        self._numbers.write(self._db)
         advanced = tuple(
             RoomAdvanced(room, rows[-1].ep, rows[-1].off, tuple(rows), before[room]) for room, rows in fresh.items()
         )
@@ -218,6 +223,9 @@ class Appender:
                 continue
             if mid is not None and (found := known.get((name, scope, mid))) is not None:
                 answers.append(_repeat(ask, head.ep, *found))
+                continue
+            if mid is not None and mid[0] == "~" and (refused := self._numbers.take(ask)) is not None:
+                answers.append(refused)
                 continue
             ep, off, number = head.ep, head.head + 1, self._last_id + 1
             crc = row_crc(row_head(number, off, ep, kind, name, type_, ts, scope, mid, sender), digest, payload)

@@ -21,7 +21,7 @@ Call: TypeAlias = tuple[str, tuple[Any, ...]]
 
 def failed(request: int, error: StoreError) -> StoreFailed:
     """That a request came to nothing."""
-    return StoreFailed(request, error.code, str(error), error.retry)
+    return StoreFailed(request, error.code, str(error), error.retry, error.expected)
 
 
 def call_of(ask: Read) -> Call:

@@ -1,4 +1,5 @@
-"""Bringing older files up to the tables of today: the seed's, and those of version 1, which had fewer checksums."""
+"""Bringing older files up to the tables of today: the seed's, those of version 1, which had fewer checksums, and those
+of version 2, which knew nothing of producers."""
 
 from __future__ import annotations
 
@@ -61,11 +62,11 @@ def migrate(db: sqlite3.Connection) -> None:
 
 
 def _protect(db: sqlite3.Connection) -> None:
-    """Version 1 to 2: rooms and epoch get checksums. A room that is not plausible gets one that is wrong."""
+    """From version 1: rooms and epoch get checksums. A room that is not plausible gets one that is wrong."""
     epoch = store_epoch(db)
     db.execute("ALTER TABLE ws_rooms RENAME TO ws_rooms_v1")
     for statement in TABLES:
-        if named(statement.split())[1] in ("ws_rooms", "ws_lost"):
+        if named(statement.split())[2] in ("ws_rooms", "ws_lost", "ws_producers"):
             db.execute(statement)
     db.execute(
         "INSERT INTO ws_rooms (room, ep, floor, floor_id, head, crc)"
@@ -86,8 +87,17 @@ def _protect(db: sqlite3.Connection) -> None:
     put_room_count(db, len(rooms))
 
 
+def _add_producers(db: sqlite3.Connection) -> None:
+    """From version 2: a table for what is known of producers."""
+    epoch = store_epoch(db)
+    for statement in TABLES:
+        if named(statement.split())[2] == "ws_producers":
+            db.execute(statement)
+    put_epoch(db, epoch)
+
+
 def _from_seed(db: sqlite3.Connection) -> None:
-    """Version 0 to 1: every room of the seed's table becomes a log, in the order of the old ids."""
+    """From version 0: every room of the seed's table becomes a log, in the order of the old ids."""
     columns = {row[1] for row in db.execute("PRAGMA table_info(ws_messages)")}
     if not columns >= _SEED_COLUMNS:
         missing = " ".join(sorted(_SEED_COLUMNS - columns))
@@ -175,5 +185,5 @@ def _object_json(payload: str) -> str:
     return json.dumps({"text": payload})
 
 
-_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed, _protect)
-"""From each version to the newest; both end there, so that one of them is all that a file needs."""
+_MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_from_seed, _protect, _add_producers)
+"""From each version to the newest; all end there, so that one of them is all that a file needs."""

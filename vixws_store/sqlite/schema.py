@@ -35,9 +35,9 @@ __all__ = [
     "store_epoch",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version this code writes. 0 is the seed's table: `id kind room type ts payload_json`; 1 had no checksums but the
-rows' own."""
+rows' own; 2 knew nothing of producers."""
 
 MESSAGE_COLUMNS = "id, kind, room, type, ts, payload_json, ep, off, mid, digest, scope, sender, crc"
 """The columns of `ws_messages` in the order used everywhere."""
@@ -91,6 +91,19 @@ TABLES = (
         PRIMARY KEY (room, first)
     ) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE ws_producers (
+        room TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        producer TEXT NOT NULL,
+        epoch INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        day INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (room, scope, producer)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX ws_producers_day ON ws_producers (day)",
     "CREATE TABLE ws_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 

@@ -326,7 +326,7 @@ def serve_ids(path: Path) -> list[int]:
 
 
 def make_old(path: Path) -> None:
-    """Makes a file of version 2 one of version 1."""
+    """Makes a file of this version one of version 1."""
     change(
         path,
         "ALTER TABLE ws_rooms RENAME TO new",
@@ -335,6 +335,7 @@ def make_old(path: Path) -> None:
         "INSERT INTO ws_rooms SELECT room, ep, floor, floor_id FROM new",
         "DROP TABLE new",
         "DROP TABLE ws_lost",
+        "DROP TABLE ws_producers",
         "DELETE FROM ws_meta WHERE key = 'crc'",
         "UPDATE ws_meta SET value = '1' WHERE key = 'schema_version'",
     )

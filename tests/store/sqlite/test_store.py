@@ -160,7 +160,7 @@ async def test_file_that_cannot_be_opened_gives_one_line_that_names_it(tmp_path:
         "folder": "a file was expected, found a folder",
         "missing folder": f"the folder {tmp_path / 'no'} does not exist",
         "other file": f"expected a sound file, found: file is not a database; run vixws store repair {path}",
-        "newer": "the file has schema version 99, this program knows versions up to 2",
+        "newer": "the file has schema version 99, this program knows versions up to 3",
         "other table": "the file's table ws_messages lacks the columns kind payload_json room ts type",
     }[kind]
     if kind == "folder":

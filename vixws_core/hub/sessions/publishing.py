@@ -137,11 +137,11 @@ class Publishing:
             if asked.ref is not None or asked.request is None:
                 told = wire.store_error(input.code, input.message)
                 room = None if self._grants.is_barred(session, asked.room) else asked.room
-                text = wire.error(input.code, told, asked.ref, room, input.retry)
+                text = wire.error(input.code, told, asked.ref, room, input.retry, input.expected)
                 self._outbox.answer(connection, text)
             self._lifecycle.settle(connection)
         if asked.request is not None:
-            failed = PublishFailed(asked.request, asked.room, input.code, input.message, input.retry)
+            failed = PublishFailed(asked.request, asked.room, input.code, input.message, input.retry, input.expected)
             self._step.out.append(failed)
 
 
