@@ -23,7 +23,7 @@ from vixws_core.protocols import Post
 from .._calls import wall_time
 from .answer import Answer
 from .asking import Call, Read, call_of, failed, known, told
-from .damage import RoomDamaged
+from .damage import FileDamaged, RoomDamaged, is_damage
 from .database import Database
 from .failures import FAILURES, needs_reopening, store_error
 from .limits import Limits
@@ -35,6 +35,9 @@ LOGGER = logging.getLogger("vixws.store")
 
 READS_PER_TRIP_MAX, CAUSES_MAX = 16, 4
 """Different reads of one round trip (with pages of 256 KiB they hold 4 MiB), and causes told of one failure."""
+
+PROBE_PART, PROBE_MOST_S = 20.0, 60.0
+"""A damaged file is left alone for so many times as long as looking at it took, and for so many seconds at most."""
 
 FLUSH_LEAST_S = 0.25
 """What a flush has at least, however little time is left: some 6,000 appends on a disk that works."""
@@ -298,11 +301,16 @@ class Worker:
             return [exc] * len(calls)
 
     async def _probe(self) -> None:
-        self._probe_at = anyio.current_time() + self._limits.probe_s
+        began = anyio.current_time()
         try:
             await self._reopen_lost()
             await self.database.write(self.database.writer.probe)
         except FAILURES as exc:
+            now, pause_s = anyio.current_time(), self._limits.probe_s
+            if isinstance(exc, FileDamaged) or is_damage(exc):
+                # It is looked through as a whole each time, which takes long where it is large.
+                pause_s = min(PROBE_MOST_S, max(pause_s, PROBE_PART * (now - began)))
+            self._probe_at = now + pause_s
             self._down(exc)
         else:
             self._up()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shlex
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from vixws_core.log import Position
 from vixws_store import Limits, SqliteMessageStore
 from vixws_store.inspect import check
 from vixws_store.sqlite import writer as writer_module
-from vixws_store.sqlite.damage import QUARANTINED_MAX, Quarantine, RoomDamaged
+from vixws_store.sqlite.damage import QUARANTINED_MAX, FileDamaged, Quarantine, RoomDamaged
+from vixws_store.sqlite.writer import LogWriter
 
 QUICK = Limits(busy_timeout_s=0.05, retry_timeout_s=0.05, probe_s=0.02)
 
@@ -204,6 +207,32 @@ async def test_a_file_that_takes_no_message_any_more_is_not_ready_and_blames_no_
         await store.append("event", "asia", "note", {})
 
     assert set(seen) == {(False, ())}
+
+
+@pytest.mark.anyio
+async def test_a_damaged_file_that_takes_long_to_look_at_is_looked_at_seldom(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def looks_long(self: LogWriter) -> None:
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        raise FileDamaged("the epoch is not what was written")
+
+    store = SqliteMessageStore(path, limits=QUICK)
+    async with store.run():
+        await store.append("event", "asia", "note", {})
+        change(path, "CREATE TRIGGER odd BEFORE INSERT ON ws_messages BEGIN SELECT RAISE(ABORT, 'odd'); END")
+        with monkeypatch.context() as patch:
+            patch.setattr(LogWriter, "probe", looks_long)
+            with pytest.raises(StoreError):
+                await store.append("event", "asia", "note", {})
+            with anyio.fail_after(20):
+                while len(looks) < 3:
+                    await anyio.sleep(0.01)
+
+    assert min(after - before for before, after in itertools.pairwise(looks)) >= 20 * 0.02
 
 
 FILE_DAMAGE = {
