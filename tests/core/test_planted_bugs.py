@@ -167,8 +167,8 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a publish that failed is said to be of no use": (
         "vixws_core.hub.sessions.publishing",
-        "asked.ref, room, input.retry)",
-        "asked.ref, room, False)",
+        "asked.ref, room, input.retry, ",
+        "asked.ref, room, False, ",
     ),
     "many dropped messages are counted as one": (
         "vixws_core.hub.rooms.unstored",
