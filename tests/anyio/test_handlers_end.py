@@ -367,8 +367,10 @@ async def test_handlers_that_hang_in_threads_keep_nobody_from_proving_who_it_is(
             for _ in range(40):
                 await anyio.to_thread.run_sync(hanging.acquire)
 
-            async with connected(at.ws):
-                pass
+            async with connected(at.ws) as newcomer:
+                greeted = await newcomer.ask({"type": "$hello", "ref": "h", "payload": {"v": [1]}})
             free.set()
     finally:
         free.set()
+
+    assert (greeted["type"], greeted["payload"]["user"]) == ("$welcome", "ada")

@@ -367,7 +367,8 @@ def test_at_its_end_a_grant_is_asked_for_again_and_who_may_not_stay_is_put_out()
     assert rig.hub.rooms() == []
 
 
-def test_a_grant_that_is_given_again_loses_no_message_and_none_comes_before_the_word() -> None:
+def asked_again() -> tuple[Policy, AppRig, AppPeer]:
+    """A member whose grant is over: the application is asked whether it may stay, and has not answered."""
     policy = Policy(held=True)
     policy.allow("ada", "a", "join", until=1_800_000_110.0)
     rig = rig_of(policy)
@@ -376,6 +377,11 @@ def test_a_grant_that_is_given_again_loses_no_message_and_none_comes_before_the_
     rig.run()
     peer.messages()
     rig.pass_time(10.1)
+    return policy, rig, peer
+
+
+def test_a_grant_that_is_given_again_loses_no_message_and_none_comes_before_the_word() -> None:
+    policy, rig, peer = asked_again()
     for n in range(3):
         rig.app.broadcast_room_json("a", "x", {"n": n})
     assert peer.messages() == []
@@ -388,14 +394,7 @@ def test_a_grant_that_is_given_again_loses_no_message_and_none_comes_before_the_
 
 
 def test_the_word_on_one_who_left_meanwhile_holds_for_what_else_it_wants() -> None:
-    policy = Policy(held=True)
-    policy.allow("ada", "a", "join", until=1_800_000_110.0)
-    rig = rig_of(policy)
-    peer = client(rig)
-    peer.send(typed("$join", room="a"))
-    rig.run()
-    peer.messages()
-    rig.pass_time(10.1)
+    policy, rig, peer = asked_again()
     policy.rules["ada", "join", "a"] = Grant("publish", until=1_800_000_150.0)
     peer.send(typed("$leave", room="a"))
     rig.run()
