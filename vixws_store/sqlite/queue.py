@@ -12,7 +12,7 @@ from vixws_core.inputs import Input
 from .answer import Answer
 from .limits import Limits
 
-__all__ = ["Alone", "AppendQueue", "Item", "Single", "Told"]
+__all__ = ["Alone", "AppendQueue", "Item", "Single", "Told", "append_of"]
 
 Told: TypeAlias = Callable[[Any], Sequence[Input]]
 
@@ -107,6 +107,14 @@ class AppendQueue:
         self._items.clear()
         self.settled(items)
         return items
+
+
+def append_of(item: Item) -> StoreAppend:
+    """The append of an item that does not go alone."""
+    if isinstance(item, StoreAppend):
+        return item
+    assert isinstance(item, Single)
+    return item.ask
 
 
 def _measure(item: Item) -> tuple[int, int]:
