@@ -45,7 +45,7 @@ STORE = {
     "sqlite.chunks": "",
     "sqlite.counter": "sqlite.rooms",
     "sqlite.damage": "",
-    "sqlite.database": "sqlite.bridge sqlite.failures sqlite.children sqlite.writer",
+    "sqlite.database": "sqlite.bridge sqlite.failures sqlite.children sqlite.reader sqlite.writer",
     "sqlite.epochs": "sqlite.mark sqlite.rooms",
     "sqlite.failures": "sqlite.damage",
     "sqlite.files": "sqlite.lock",
