@@ -36,7 +36,9 @@ GROUND: Final = {
 TABLE: Final = {
     "wire.encoding": "",
     "wire.received": "",
-    "wire.frames": "wire.encoding wire.received",
+    "wire.gathering": "",
+    "wire.shape": "wire.encoding",
+    "wire.frames": "wire.encoding wire.gathering wire.received wire.shape",
     "wire.http": "",
     "wire.payloads": "",
     "wire.envelope": "wire.payloads",

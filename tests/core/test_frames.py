@@ -74,11 +74,22 @@ def read(chunks: list[bytes], client: bool) -> list[Received]:
 
 
 def told(events: list[Received]) -> list[Received]:
-    """The events without the byte position in a UTF-8 error's words: it counts from where the decoder began."""
+    """The events, in one wording where both have one of their own: wsproto counts the bytes of what is no UTF-8."""
     return [
-        FrameFailed(1007, "not UTF-8") if isinstance(event, FrameFailed) and event.code == 1007 else event
+        FrameFailed(event.code, WORDS[event.reason.partition(",")[0]])
+        if isinstance(event, FrameFailed) and event.reason.partition(",")[0] in WORDS
+        else FrameFailed(1007, "not UTF-8")
+        if isinstance(event, FrameFailed) and event.code == 1007
+        else event
         for event in events
     ]
+
+
+WORDS = {
+    "unexpected CONTINUATION": "a fragment of no message",
+    "expected CONTINUATION": "a message began in the midst of another",
+}
+"""What wsproto says, and what we do."""
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -219,7 +230,7 @@ def test_at_most_so_many_things_are_taken_in_one_call() -> None:
     assert [len(reader.feed(data if not at else b"", 64)) for at in range(3)] == [64, 36, 0]
 
 
-def test_wsproto_is_dropped_when_nothing_unusual_is_left() -> None:
+def test_nothing_is_left_of_a_message_that_is_complete() -> None:
     reader = FrameReader(message_bytes_max=LARGE)
     reader.feed(raw_frame(0x01, b"a", MASK, 0))
 
@@ -228,7 +239,7 @@ def test_wsproto_is_dropped_when_nothing_unusual_is_left() -> None:
     reader.feed(raw_frame(0x80, b"b", MASK, 0))
 
     assert not reader.in_message
-    assert reader._authority is None
+    assert (reader._message, reader._authority, reader.weight) == (None, None, 0)
 
 
 @pytest.mark.parametrize(

@@ -386,8 +386,8 @@ def test_an_unfinished_message_holds_what_came_and_no_more() -> None:
     read_chunks(reader, [frames[:-10]])
 
     assert reader.in_message
-    assert reader._packed is not None
-    assert len(reader._packed) < 60_000
+    assert reader._message is not None
+    assert len(reader._message.value()) < 60_000
     assert reader.held < 200
 
 

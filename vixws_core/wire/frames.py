@@ -1,22 +1,23 @@
-"""WebSocket frames: a fast lane for whole data frames, and wsproto for everything unusual.
+"""WebSocket frames: a fast lane for whole data frames, another for those in pieces, and wsproto for what is broken.
 
 The fast lane takes complete, unfragmented text and binary frames and complete pings and pongs straight from
-the bytes received, many in one call. Everything else (fragments, close frames, reserved bits, broken
-headers, large frames that arrive in pieces) is given to a `wsproto.Connection`, byte for byte, which stays
-the authority: a property test feeds any bytes in any chunking to both and compares.
+the bytes received, many in one call. Fragments, and frames that arrive in pieces, are gathered. Everything else (close
+frames, reserved bits, broken headers) is given to a `wsproto.Connection`, which stays the authority about all of it: a
+property test feeds any bytes in any chunking to both and compares.
 """
 
 from __future__ import annotations
 
-from io import BytesIO, StringIO
 from typing import ClassVar, Final
 
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.events import CloseConnection
 
 from ..codes import CLOSE_BAD_DATA, CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
 from .encoding import BINARY, CLOSE, PING, PONG, TEXT, encode_close, encode_frame, mask_bytes
+from .gathering import Bytes, Gathering, Text
 from .received import CloseReceived, FrameFailed, PingReceived, PongReceived, Received, close_of
+from .shape import shape_of
 
 __all__ = [
     "BINARY",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _HELD_MAX: Final = 4096
-"""An incomplete frame up to this size waits in our buffer; a larger one goes to wsproto as it comes."""
+"""An incomplete frame up to this size waits in our buffer; a larger one is gathered as it comes."""
 
 INFLATED_PER_STEP: Final = 262_144
 """What the compressed messages of one connection may cost in one step, give or take one; 2 ms for text (measured)."""
@@ -46,9 +47,8 @@ INFLATED_PER_STEP: Final = 262_144
 NOT_UTF8: Final = "text that is not UTF-8"
 """Why a message is refused with 1007 (RFC 6455 §8.1)."""
 
+_INTERLEAVED: Final = "a message began in the midst of another"
 _NEWS: Final = b"\x81\x82"
-_CONTROL_OPCODES: Final = frozenset((CLOSE, PING, PONG))
-_DATA_OPCODES: Final = frozenset((0x0, TEXT, BINARY))
 
 
 class FrameReader:
@@ -67,8 +67,10 @@ class FrameReader:
         "_fragments",
         "_fragments_max",
         "_gathered",
+        "_key",
+        "_last",
+        "_message",
         "_message_bytes_max",
-        "_parts",
         "_slow_left",
         "_start",
         "inflated",
@@ -87,10 +89,12 @@ class FrameReader:
         self._start: int = 0  # Where in the buffer the next call begins.
         self._failed = False
         self._authority: Connection | None = None
-        self._slow_left = 0  # Bytes of the frame that wsproto is reading which have not come yet.
+        self._slow_left = 0  # Bytes of the frame being gathered, or given to wsproto, which have not come yet.
         self._fragments = 0  # Frames of the message being gathered; 0: none is.
         self._gathered = 0  # Payload bytes of the message being gathered, by its headers.
-        self._parts: StringIO | BytesIO | None = None
+        self._message: Gathering | None = None
+        self._last = False  # Whether the frame being gathered is its message's last.
+        self._key = b""  # Its mask, turned to the next byte.
         self.quiet: int = 0
         """Frames of the last `feed` that made nothing received: fragments, each of which costs as much as a message."""
         self.more: bool = False
@@ -172,7 +176,7 @@ class FrameReader:
         if self._buffer:
             data = self._buffer[self._start :] + data
             self._start = 0
-        self._authority = self._parts = None
+        self._authority = self._message = None
         at = min(len(data), self._slow_left)
         self._slow_left -= at
         while not self._slow_left:
@@ -268,8 +272,10 @@ class FrameReader:
         return self._begin(data, at, head_size, length, opcode, out)
 
     def _slow(self, data: bytes, at: int, out: list[Received]) -> int:
-        """Goes on with a frame given to wsproto, or with the next frame of a fragmented message."""
+        """Goes on with a frame that has begun, or with the next frame of a fragmented message."""
         if self._slow_left:
+            if self._authority is None:
+                return self._take(data, at, out)
             stop = min(len(data), at + self._slow_left)
             self._slow_left -= stop - at
             return self._give(data, at, stop, out)
@@ -281,50 +287,64 @@ class FrameReader:
             return self._give_all(data, at, out)
         if opcode < 8 and self._too_large(length, out):
             return 0
-        if opcode in (PING, PONG) and len(data) - at < head_size + length:
-            return 0
         return self._begin(data, at, head_size, length, opcode, out)
 
     def _begin(self, data: bytes, at: int, head_size: int, length: int, opcode: int, out: list[Received]) -> int:
-        stop = min(len(data), at + head_size + length)
-        self._slow_left = head_size + length - (stop - at)
-        if opcode < 8:
-            self._gathered += length
-            self._fragments += 1
-            if self._fragments > self._fragments_max:
-                self._fail(CLOSE_POLICY, f"more than {self._fragments_max} fragments in a message", out)
-                return 0
-        return self._give(data, at, stop, out)
+        """Begins a frame whose header is sound; returns the bytes used."""
+        if opcode >= 8:
+            if opcode != CLOSE:
+                return self._fast(data, at, out, len(out) + 1)  # Whole, or none yet.
+            stop = min(len(data), at + head_size + length)
+            self._slow_left = head_size + length - (stop - at)
+            return self._give(data, at, stop, out)
+        if (opcode == 0) is (self._message is None):
+            # RFC 6455 §5.4: the fragments of one message must not be interleaved with those of another.
+            self._fail(CLOSE_PROTOCOL_ERROR, "a fragment of no message" if not opcode else _INTERLEAVED, out)
+            return 0
+        if opcode:
+            self._message = Text() if opcode == TEXT else Bytes()
+        return self._enter(data, at, head_size, length, out)
+
+    def _enter(self, data: bytes, at: int, head_size: int, length: int, out: list[Received]) -> int:
+        """Begins a frame of the message being gathered; returns the bytes used."""
+        self._gathered += length
+        self._fragments += 1
+        if self._fragments > self._fragments_max:
+            self._fail(CLOSE_POLICY, f"more than {self._fragments_max} fragments in a message", out)
+            return 0
+        self._last = data[at] >= 0x80
+        self._key = data[at + head_size - 4 : at + head_size]
+        self._slow_left = length
+        return head_size + self._take(data, at + head_size, out)
+
+    def _take(self, data: bytes, at: int, out: list[Received]) -> int:
+        """Takes what is here of the frame's payload; with the message's last byte the message is complete."""
+        message = self._message
+        assert message is not None  # One is being gathered.
+        part = data[at : at + self._slow_left]
+        size = len(part)
+        self._slow_left -= size
+        if size and not self._client:
+            part = mask_bytes(part, self._key)
+            if turn := size & 3:
+                self._key = self._key[turn:] + self._key[:turn]
+        is_complete = self._last and not self._slow_left
+        try:
+            message.add(part, is_complete)
+        except UnicodeDecodeError:
+            self._fail(CLOSE_BAD_DATA, NOT_UTF8, out)
+            return size
+        if is_complete:
+            self._message = None
+            self._fragments = self._gathered = 0
+            self._complete(message, out)
+        return size
+
+    def _complete(self, message: Gathering, out: list[Received]) -> None:
+        out.append(message.value())
 
     def _shape(self, data: bytes, at: int) -> tuple[int, int, int] | None:
-        """(header size, payload length, opcode) of the frame at `at`; None: incomplete; length -1: broken."""
-        size = len(data) - at
-        if size < 2:
-            return None
-        opcode = data[at] & 0x0F
-        short = data[at + 1] & 0x7F
-        control = opcode in _CONTROL_OPCODES
-        # RFC 6455 §5.2: reserved bits MUST be 0; §5.1: a client's frame is masked, a server's is not; §5.5:
-        # control frames are short and whole.
-        bad = (
-            data[at] & self._RESERVED[opcode]
-            or (data[at + 1] >= 0x80) is self._client
-            or not (control or opcode in _DATA_OPCODES)
-            or (control and (short > 125 or data[at] < 0x80))
-        )
-        if bad:
-            return 0, -1, opcode
-        head_size = 2 if short < 126 else 4 if short == 126 else 10
-        if size < head_size:
-            return None
-        length = short if short < 126 else int.from_bytes(data[at + 2 : at + head_size], "big")
-        if (short == 126 and length < 126) or (short == 127 and (length < 65_536 or length >> 63)):
-            return 0, -1, opcode
-        if not self._client:
-            head_size += 4
-        if size < head_size and length <= self._message_bytes_max:
-            return None
-        return head_size, length, opcode
+        return shape_of(data, at, self._client, self._RESERVED, self._message_bytes_max)
 
     def _too_large(self, length: int, out: list[Received]) -> bool:
         if self._gathered + length <= self._message_bytes_max:
@@ -349,45 +369,23 @@ class FrameReader:
         return self._give(data, at, len(data), out)
 
     def _give(self, data: bytes, at: int, stop: int, out: list[Received]) -> int:
-        """Gives `data[at:stop]` to wsproto and takes what it makes of it."""
+        """Gives `data[at:stop]` to wsproto, which says what becomes of the connection."""
         authority = self._authority
         if authority is None:
             kind = ConnectionType.CLIENT if self._client else ConnectionType.SERVER
             authority = self._authority = Connection(kind)
         authority.receive_data(data[at:stop])
         for event in authority.events():
-            if isinstance(event, TextMessage | BytesMessage):
-                self._gather(event, out)
-            elif isinstance(event, Ping):
-                out.append(PingReceived(bytes(event.payload)))
-            elif isinstance(event, Pong):
-                out.append(PongReceived(bytes(event.payload)))
-            else:
-                assert isinstance(event, CloseConnection)
-                self._end(event, out)
-        if not (self._slow_left or self._fragments):
-            self._authority = None
+            assert isinstance(event, CloseConnection)  # It is given close frames, and what is broken.
+            self._end(event, out)
         return stop - at
-
-    def _gather(self, event: TextMessage | BytesMessage, out: list[Received]) -> None:
-        if self._parts is None:
-            if event.message_finished:
-                out.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
-                self._fragments = self._gathered = 0
-                return
-            self._parts = StringIO() if isinstance(event, TextMessage) else BytesIO()
-        self._parts.write(event.data)  # type: ignore[arg-type]  # One message is all text or all bytes.
-        if event.message_finished:
-            out.append(self._parts.getvalue())
-            self._parts = None
-            self._fragments = self._gathered = 0
 
     def _end(self, event: CloseConnection, out: list[Received]) -> None:
         # wsproto reports a peer's close frame and its own verdict by the same event; the state tells them apart.
         assert self._authority is not None
         failed = self._authority.state.name != "REMOTE_CLOSING"
         self._failed = True
-        self._authority = self._parts = None
+        self._authority = self._message = None
         reason = event.reason or ""
         if failed and event.code == CLOSE_BAD_DATA:
             reason = NOT_UTF8  # wsproto's own tells where in the piece that it was given.
@@ -395,5 +393,5 @@ class FrameReader:
 
     def _fail(self, code: int, reason: str, out: list[Received]) -> None:
         self._failed = True
-        self._authority = self._parts = None
+        self._authority = self._message = None
         out.append(FrameFailed(code, reason))

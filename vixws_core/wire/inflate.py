@@ -10,10 +10,11 @@ from __future__ import annotations
 import zlib
 from typing import ClassVar, Final
 
-from ..codes import BAD_DEFLATE, CLOSE_BAD_DATA, CLOSE_POLICY, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_BIG
-from .encoding import BINARY, CLOSE, TEXT, mask_bytes
+from ..codes import BAD_DEFLATE, CLOSE_BAD_DATA, CLOSE_TOO_BIG
+from .encoding import BINARY, TEXT
 from .frames import INFLATED_PER_STEP, NOT_UTF8, FrameReader
-from .received import CloseReceived, FrameFailed, Received
+from .gathering import Bytes, Gathering
+from .received import FrameFailed, Received
 
 __all__ = ["InflatingReader", "inflate"]
 
@@ -56,6 +57,12 @@ def inflate(packed: bytes, most: int) -> bytes | FrameFailed:
     return FrameFailed(CLOSE_BAD_DATA, "a compressed message that is not DEFLATE to its end", BAD_DEFLATE)
 
 
+class _Packed(Bytes):
+    """The compressed bytes of a message."""
+
+    __slots__ = ()
+
+
 class InflatingReader(FrameReader):
     """Reads the frames of a connection that agreed on permessage-deflate without context takeover.
 
@@ -63,16 +70,13 @@ class InflatingReader(FrameReader):
     messages once they have cost `INFLATED_PER_STEP`; the rest waits, as behind `most` frames.
     """
 
-    __slots__ = ("_key", "_last", "_packed", "_text")
+    __slots__ = ("_text",)
 
     _RESERVED: ClassVar[bytes] = bytes(0x30 if opcode in (TEXT, BINARY) else 0x70 for opcode in range(16))
 
     def __init__(self, *, client: bool = False, message_bytes_max: int, fragments_max: int = 65_536) -> None:
         super().__init__(client=client, message_bytes_max=message_bytes_max, fragments_max=fragments_max)
-        self._packed: bytearray | None = None  # The compressed message being gathered.
-        self._text = False
-        self._last = False  # Whether the frame being read is the message's last.
-        self._key = b""  # Its mask, turned to the next byte.
+        self._text = False  # Whether the compressed message being gathered is one of text.
 
     def feed(self, data: bytes, most: int = 1 << 30, apart: bool = False) -> list[Received]:
         """As `FrameReader.feed`; `inflated` says what the compressed messages cost, those of calls that left `more`
@@ -80,11 +84,6 @@ class InflatingReader(FrameReader):
         if not self.more:
             self.inflated: int = 0
         return super().feed(data, most, apart)
-
-    def skim(self, data: bytes) -> CloseReceived | FrameFailed | None:
-        """As `FrameReader.skim`: a compressed message is passed over as any other."""
-        self._packed = None
-        return super().skim(data)
 
     def _unusual(self, data: bytes, at: int, out: list[Received]) -> int:
         if not data[at] & _RSV1:
@@ -94,65 +93,34 @@ class InflatingReader(FrameReader):
             return 0
         if shape[1] < 0:
             return self._give_all(data, at, out)
-        self._text = shape[2] == TEXT
-        return self._enter(data, at, shape[0], shape[1], out)
+        self._text, self._message = shape[2] == TEXT, _Packed()
+        return self._gather(data, at, shape[0], shape[1], out)
 
     def _slow(self, data: bytes, at: int, out: list[Received]) -> int:
-        if self._packed is None:
+        if self._slow_left or not isinstance(self._message, _Packed):
             return super()._slow(data, at, out)
-        if self._slow_left:
-            return self._take(data, at, out)
         shape = self._shape(data, at)
         if shape is None:
             return 0
         head_size, length, opcode = shape
         if length >= 0 and not opcode:
-            return self._enter(data, at, head_size, length, out)
-        if length >= 0 and opcode in (TEXT, BINARY):
-            self._fail(CLOSE_PROTOCOL_ERROR, "a message began in the midst of another", out)
-            return 0
-        if length >= 0 and opcode != CLOSE:
-            return self._fast(data, at, out, len(out) + 1)  # A ping or pong, whole; or none yet.
-        self._packed = None  # Nothing that may follow makes a message of it.
+            return self._gather(data, at, head_size, length, out)
         return self._give_all(data, at, out) if length < 0 else self._begin(data, at, head_size, length, opcode, out)
 
-    def _enter(self, data: bytes, at: int, head_size: int, length: int, out: list[Received]) -> int:
+    def _gather(self, data: bytes, at: int, head_size: int, length: int, out: list[Received]) -> int:
         """Begins a frame of a compressed message; returns the bytes used."""
         most = self._message_bytes_max
         # What DEFLATE cannot shrink it makes longer: by less than this, whatever the sender's zlib (`deflateBound`).
         if self._gathered + length > most + (most >> 2) + 64:
             self._fail(CLOSE_TOO_BIG, f"message over {most} bytes", out)
             return 0
-        if len(data) - at < head_size:
-            return 0
-        self._gathered += length
-        self._fragments += 1
-        if self._fragments > self._fragments_max:
-            self._fail(CLOSE_POLICY, f"more than {self._fragments_max} fragments in a message", out)
-            return 0
-        if self._packed is None:
-            self._packed = bytearray()
-        self._last = data[at] >= 0x80
-        self._key = data[at + head_size - 4 : at + head_size]
-        self._slow_left = length
-        return head_size + self._take(data, at + head_size, out)
+        return self._enter(data, at, head_size, length, out) if len(data) - at >= head_size else 0
 
-    def _take(self, data: bytes, at: int, out: list[Received]) -> int:
-        """Takes what is here of the frame's payload; with the message's last byte the message is made."""
-        assert self._packed is not None  # One is being gathered.
-        part = data[at : at + self._slow_left]
-        self._slow_left -= len(part)
-        if self._client:
-            self._packed += part
+    def _complete(self, message: Gathering, out: list[Received]) -> None:
+        if isinstance(message, _Packed):
+            self._make(message.value(), out)
         else:
-            self._packed += mask_bytes(part, self._key)
-            turn = len(part) & 3
-            self._key = self._key[turn:] + self._key[:turn]
-        if self._last and not self._slow_left:
-            packed, self._packed = bytes(self._packed), None
-            self._fragments = self._gathered = 0
-            self._make(packed, out)
-        return len(part)
+            super()._complete(message, out)
 
     def _make(self, packed: bytes, out: list[Received]) -> None:
         """Gives out the message that `packed` stands for, or why it is none."""
