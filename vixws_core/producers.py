@@ -8,6 +8,7 @@ when it begins to count anew: whatever still comes under an older one is late, a
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import date
 from typing import Final, NamedTuple
 
@@ -16,13 +17,17 @@ from .effects import StoreAppend
 from .inputs import StoreFailed
 from .mids import Numbered, numbered
 
-__all__ = ["KEPT_DAYS", "KEPT_MAX", "Kept", "Producers", "day_of", "judge"]
+__all__ = ["KEPT_DAYS", "KEPT_MAX", "SENDER_MAX", "Kept", "Producers", "day_of", "idlest", "judge"]
 
 KEPT_DAYS: Final = 30
 """A producer that published nothing for so long is forgotten, and begins anew."""
 
+SENDER_MAX: Final = 256
+"""Producers that a log knows of one sender (`scope`) in one room; over it the one goes whose last day is longest ago,
+and of several the first by name."""
+
 KEPT_MAX: Final = 10_000
-"""Producers that a log in memory knows; over it those go that published nothing for longest."""
+"""Producers that a log in memory knows in all."""
 
 
 class Kept(NamedTuple):
@@ -62,29 +67,58 @@ def judge(kept: Kept | None, ask: StoreAppend, asked: Numbered, today: int) -> K
     return Kept(epoch, seq, today)
 
 
-class Producers:
-    """What a log in memory knows of producers, by room, scope and name: a bounded number, the idlest go first."""
+def idlest(days: Mapping[str, int], count: int) -> list[str]:
+    """Of one sender's producers in a room, by name with their day, those that published nothing for longest."""
+    return sorted(days, key=lambda name: (days[name], name))[:count]
 
-    __slots__ = ("_kept", "_most")
+
+class Producers:
+    """What a log in memory knows of producers: a bounded number, of each sender in each room and in all.
+
+    Over the former the sender's idlest goes; over the latter one of who has most, so that nobody's go because of others
+    who have more.
+    """
+
+    __slots__ = ("_count", "_groups", "_most")
 
     def __init__(self, most: int = KEPT_MAX) -> None:
-        self._kept: OrderedDict[tuple[str, str, str], Kept] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, str], dict[str, Kept]] = OrderedDict()
+        self._count = 0
         self._most = most
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return self._count
 
     def take(self, ask: StoreAppend, ts: str) -> StoreFailed | None:
         """Notes the number of a message that is stored next, at the time `ts`; or says why it is not."""
         asked = numbered(ask.mid or "")
         if asked is None:
             return None
-        key = (ask.room, ask.scope, asked.producer)
-        found = judge(self._kept.get(key), ask, asked, day_of(ts))
+        key, name = (ask.room, ask.scope), asked.producer
+        group = self._groups.get(key, {})
+        found = judge(group.get(name), ask, asked, day_of(ts))
         if isinstance(found, StoreFailed):
             return found
-        self._kept[key] = found
-        self._kept.move_to_end(key)
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+        if name not in group:
+            if len(group) >= SENDER_MAX:
+                self._forget(group, 1)
+            self._count += 1
+        group[name] = found
+        self._groups[key] = group
+        self._groups.move_to_end(key)
+        if self._count > self._most:
+            self._make_room()
         return None
+
+    def _make_room(self) -> None:
+        largest = max(self._groups.values(), key=len)
+        if len(largest) > 1:
+            self._forget(largest, len(largest) // 2)
+            return
+        for _ in range(max(1, self._most // 100)):  # Each has one.
+            self._count -= len(self._groups.popitem(last=False)[1])
+
+    def _forget(self, group: dict[str, Kept], count: int) -> None:
+        for name in idlest({name: kept.day for name, kept in group.items()}, count):
+            del group[name]
+            self._count -= 1

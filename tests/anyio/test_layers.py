@@ -32,7 +32,7 @@ LAYERS = {
     "config/config": "config/layers",
     "config": "config/config",
     "server/opening": "",
-    "server/admission": "server/opening",
+    "server/admission": "server/opening logs",
     "server/memory": "logs",
     "server/threads": "",
     "server/handlers": "server/threads logs",

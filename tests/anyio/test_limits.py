@@ -15,7 +15,7 @@ import pytest
 
 from tests.serving import serving
 from vixws_anyio import Server
-from vixws_anyio.server.admission import Admission, AdmissionLimits, open_files_max
+from vixws_anyio.server.admission import UNREADABLE, Admission, AdmissionLimits, open_files_max
 from vixws_core.effects import Effect, PauseReading
 
 from .rig import PATIENCE_S, connected, frame, get, http, limited, raw_peer, running
@@ -378,9 +378,12 @@ PROXIES = AdmissionLimits(trusted_proxies=("10.0.0.0/8", "fd00::/8"))
         ("10.0.0.1", "[2001:db8::5]:4711", "2001:db8::5"),
         ("fd00::1", "2001:db8::5", "2001:db8::5"),
         ("::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"),
-        ("10.0.0.1", "unknown", "10.0.0.1"),
-        ("10.0.0.1", "", "10.0.0.1"),
-        ("10.0.0.1", "203.0.113.5, _hidden", "10.0.0.1"),
+        ("10.0.0.1", '"203.0.113.5"', "203.0.113.5"),
+        ("10.0.0.1", "unknown", UNREADABLE),
+        ("10.0.0.1", "", UNREADABLE),
+        ("10.0.0.1", "203.0.113.5, _hidden", UNREADABLE),
+        ("10.0.0.1", "203.0.113.5,", UNREADABLE),
+        ("192.0.2.1", "unknown", "192.0.2.1"),
         ("", "203.0.113.5", ""),
     ],
 )
@@ -403,6 +406,19 @@ def test_row_11_a_trusted_proxy_has_no_limit_and_its_clients_have_one_each() -> 
     assert admission.identify(2, "203.0.113.5")
     assert admission.limited_as("203.0.113.5") == "203.0.113.5"
     assert not admission.limited_as("10.0.0.1")
+
+
+@pytest.mark.threat(11)
+def test_row_11_clients_whom_a_proxy_does_not_name_share_one_limit_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    admission = Admission(AdmissionLimits(connections_per_ip=2, trusted_proxies=("10.0.0.1",)), lambda: 0.0)
+    with caplog.at_level("WARNING"):
+        clients = [admission.client_of("10.0.0.1", text) for text in ("unknown", "", "_x\n", "unknown")]
+
+    assert [admission.identify(conn, client) for conn, client in enumerate(clients)] == [True, True, False, False]
+    assert admission.limited_as(clients[0])
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.threat(11)

@@ -10,10 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from vixws_core import HubConfig
+from vixws_core.app.access import RootRouter
 from vixws_core.app.router import Router
 from vixws_core.app.session import Session
-from vixws_core.effects import AppMessage, HistoryListed, Published, PublishFailed
+from vixws_core.effects import AppMessage, HistoryListed, Published, PublishFailed, StoreAppend
 from vixws_core.errors import BadRoom, LocalError, Refused
+from vixws_core.hub.model import ANYBODY
 from vixws_core.inputs import Publish, Shutdown, TimePassed
 
 from .app_rig import AppPeer, AppRig, typed
@@ -45,6 +47,10 @@ def router() -> Router:
 def opened(rig: AppRig) -> tuple[AppPeer, Session]:
     peer = rig.connect()
     return peer, rig.app.sessions()[-1]
+
+
+def appends(rig: AppRig) -> list[StoreAppend]:
+    return [effect for _, effects in rig.steps for effect in effects if isinstance(effect, StoreAppend)]
 
 
 # ---- dispatch -----------------------------------------------------------------------------------
@@ -816,11 +822,29 @@ def test_a_session_that_is_gone_takes_calls_and_does_nothing(router: Router) -> 
     session.leave("r")
     session.close()
     outcomes: list[object] = []
-    session.publish("r", "note", {}, done=outcomes.append)
+    stored = len(appends(rig))
+    for room in ("r", "@user/bob"):
+        with pytest.raises(LocalError, match="is over"):
+            session.publish(room, "note", {}, mid="m", done=outcomes.append)
+        with pytest.raises(LocalError, match="is over"):
+            session.publish(room, "note", {}, store=False)
 
     assert (session.send_text("x"), session.send_json("x"), session.send_binary(b"x")) == (False, False, False)
     assert (rig.app.rooms(), session.rooms) == ([], ())
-    assert [type(outcome) for outcome in outcomes] == [Published]
+    assert outcomes == []
+    assert len(appends(rig)) == stored, "nothing is published in another name"
+
+
+def test_a_publish_of_a_busy_handler_stands_in_the_name_of_the_session_that_is_gone(router: Router) -> None:
+    rig = AppRig(router)
+    router.on("later", thread=True)(lambda session, payload: session.publish("r", "note", {}, mid="m"))
+    peer, _ = opened(rig)
+    peer.send(typed("later"))
+    peer.vanish()
+    rig.run()
+
+    (append,) = appends(rig)
+    assert append.scope == ANYBODY
 
 
 def test_calls_that_wait_when_the_hub_is_gone_are_answered(router: Router) -> None:
@@ -881,3 +905,50 @@ def test_a_drain_ends_when_the_last_question_is_answered(router: Router, asked: 
 
     assert before is None
     assert peer.closed() == (1012, "the server shuts down")
+
+
+@pytest.mark.parametrize("route", ["typed", "raw", "empty", "of its own", "of its own for all"])
+def test_guards_of_the_server_hold_on_every_route(route: str) -> None:
+    """Also where messages are raw, unless the client says that it speaks the protocol."""
+    asked: list[str] = []
+
+    def refuse(session: Session, payload: object) -> None:
+        asked.append("server")
+        raise Refused("not now")
+
+    root, other = RootRouter(), Router()
+    root.on_publish("bid")(refuse)
+    root.on("x")(lambda session, payload: None)
+    if route == "typed":
+        other.on("y")(lambda session, payload: None)
+    elif route == "raw":
+        other.on_message(lambda session, message: session.send_text("raw"))
+    elif route == "of its own":
+        other.on_publish("bid")(lambda session, payload: asked.append("route"))
+    elif route == "of its own for all":
+        other.on_publish()(lambda session, payload: asked.append("route"))
+    rig = AppRig(root, routes={"/": (root, ()), "/other": (other, ())})
+    peer = rig.connect("/other")
+    if route == "raw":
+        peer.send(typed("$hello"))
+    (told,) = [
+        message
+        for message in peer.ask(typed("bid", room="r", ref="1"))
+        if isinstance(message, dict) and message.get("ref") == "1"
+    ]
+
+    assert asked == (["route"] if route == "of its own" else ["server"])
+    assert told["type"] == ("$ack" if route == "of its own" else "$err")
+    assert len(appends(rig)) == (route == "of its own")
+
+
+def test_nobody_in_particular_shares_no_keys_with_the_server(router: Router) -> None:
+    rig = AppRig(router)
+    peer, _ = opened(rig)
+    peer.ask(typed("x", room="r", mid="order-17"), typed("x", room="r", mid="~feed:999999999999999:1"))
+    outcomes: list[object] = []
+    for mid in ("order-17", "~feed:1:1"):
+        rig.app.broadcast_room_json("r", "note", {"by": "the server"}, mid=mid, done=outcomes.append)
+
+    assert [type(outcome) for outcome in outcomes] == [Published, Published]
+    assert len(rig.log.list_by_room("r", 10)) == 4

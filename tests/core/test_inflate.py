@@ -593,3 +593,30 @@ def test_compressed_messages_that_wait_count_as_what_they_are() -> None:
     peer.raw(bombs(LIMIT, 1))
     assert harness.hub.received_bytes == 5 * LIMIT
     assert harness.effects(PauseReading) == [PauseReading(peer.conn)]
+
+
+@pytest.mark.threat(10)
+def test_row_10_what_is_held_too_much_of_is_not_inflated_before_its_turn() -> None:
+    """Who comes, sends much that is small while it is compressed, and goes while a handler runs."""
+    harness = Harness(HubConfig(deflate=True, received_bytes_total=4 * LIMIT), typed=False)
+    peers = []
+    for number in range(30):
+        harness.finishing = True
+        peer = deflating(harness)
+        peers.append(peer)
+        harness.finishing = False
+        for _ in range(6):
+            peer.raw(bombs(LIMIT, 2))
+        if number % 2:
+            peer.vanish()
+    assert harness.hub.received_bytes < 6 * LIMIT + 30 * 4_096, "a queue of 12 each would be 360"
+
+    harness.finishing = True
+    for peer in peers:
+        harness.finish(peer)
+        harness.settle()
+
+    assert harness.hub.received_bytes == 0, "all was handled in the end"
+    for peer in peers:
+        taken = [record for record in harness.effects(MessageReceived) if record.conn == peer.conn]
+        assert sum(len(record.messages) for record in taken) == 12

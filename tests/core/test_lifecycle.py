@@ -39,7 +39,17 @@ from vixws_core.inputs import (
     TimePassed,
 )
 from vixws_core.message import encode_json
-from vixws_core.wire.frames import BINARY, PING, PONG, TEXT, CloseReceived, PongReceived, encode_close, encode_frame
+from vixws_core.wire.frames import (
+    BINARY,
+    PING,
+    PONG,
+    SKIMMED_MAX,
+    TEXT,
+    CloseReceived,
+    PongReceived,
+    encode_close,
+    encode_frame,
+)
 
 from .harness import MASK, REQUEST, Harness, Peer, close_frame, text_frame, upgrade_request
 
@@ -725,7 +735,7 @@ def test_row_12_a_flood_behind_our_close_is_cut_after_a_budget() -> None:
     harness.ending = False
     peer = harness.client()
     harness.put(Close(peer.conn, 1008, "enough"))
-    flood = text_frame({"type": "$ping"}) * 2_000
+    flood = encode_frame(BINARY, b"x" * 60_000, MASK)
     sent = 0
     while not peer.closed and sent < 3 * DISCARDED_MAX:
         peer.raw(flood)
@@ -734,6 +744,19 @@ def test_row_12_a_flood_behind_our_close_is_cut_after_a_budget() -> None:
     assert peer.aborted
     assert DISCARDED_MAX < sent <= DISCARDED_MAX + len(flood)
     assert "$pong" not in peer.types()
+
+
+@pytest.mark.threat(12)
+def test_row_12_tiny_frames_behind_our_close_are_cut_after_as_many_as_cost_little() -> None:
+    harness = Harness()
+    harness.ending = False
+    peer = harness.client()
+    harness.put(Close(peer.conn, 1008, "enough"))
+    peer.raw(encode_frame(TEXT, b"", MASK) * SKIMMED_MAX)
+    assert not peer.closed, "so many may be under way"
+    peer.raw(encode_frame(TEXT, b"", MASK) * 10_000)
+
+    assert peer.closed
 
 
 def test_everything_behind_the_peers_close_is_discarded() -> None:

@@ -80,7 +80,8 @@ def test_threat_1_where_every_page_may_connect_only_those_we_know_show_cookies()
 
 
 @pytest.mark.parametrize(
-    "text", ["example.com", "https://example.com/", "https://*.example.com/x", "null", "", "ws://a"]
+    "text",
+    ["example.com", "https://example.com/", "https://*.example.com/x", "https://*.example.com", "null", "", "ws://a"],
 )
 def test_what_is_no_origin_is_none_in_the_list(text: str) -> None:
     with pytest.raises(LocalError):

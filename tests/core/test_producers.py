@@ -12,7 +12,7 @@ from vixws_core.app.session import Session
 from vixws_core.effects import PublishFailed, StoreAppend
 from vixws_core.inputs import Publish, StoreFailed
 from vixws_core.mids import Numbered, is_mid, numbered
-from vixws_core.producers import KEPT_DAYS, Kept, Producers, day_of, judge
+from vixws_core.producers import KEPT_DAYS, SENDER_MAX, Kept, Producers, day_of, judge
 from vixws_core.testing import World
 from vixws_core.testing.app_server import SimServer
 from vixws_core.testing.scenarios import run_varied, varied_world
@@ -175,16 +175,48 @@ def test_what_is_taken_of_a_producer(kept: Kept | None, mid: str, expected: obje
     assert not isinstance(found, StoreFailed) or (found.request, found.retry) == (7, False)
 
 
-def test_a_log_in_memory_knows_a_bounded_number_of_producers() -> None:
-    producers = Producers(3)
-    for name in "abc":
-        assert producers.take(ask(f"~{name}:0:1"), "2026-01-02T00:00:00Z") is None
-    assert producers.take(ask("~a:0:2"), "2026-01-02T00:00:00Z") is None
-    assert producers.take(ask("~d:0:1"), "2026-01-02T00:00:00Z") is None
+DAY = "2026-01-02T00:00:00Z"
 
-    found = [producers.take(ask(f"~{name}:0:3"), "2026-01-02T00:00:00Z") for name in "ab"]
-    assert len(producers) == 3
-    assert [None if each is None else each.expected for each in found] == [None, 1]
+
+def number(name: str, seq: int, room: str = "r", scope: str = "") -> StoreAppend:
+    return StoreAppend(7, room, "event", "note", b"{}", f"~{name}:0:{seq}", scope=scope)
+
+
+def test_of_one_sender_in_one_room_the_idlest_producer_goes_and_nobody_elses() -> None:
+    producers = Producers()
+    assert producers.take(number("other", 1, "s"), DAY) is None
+    assert producers.take(number("other", 1, scope="bob"), DAY) is None
+    assert producers.take(number("m0", 1), "2026-01-01T00:00:00Z") is None
+    for at in range(1, SENDER_MAX + 3):
+        assert producers.take(number(f"m{at:03}", 1), DAY) is None
+
+    assert len(producers) == SENDER_MAX + 2
+    gone = ("m0", "m001", "m002")
+    found = [producers.take(number(name, 2), DAY) for name in (*gone, "m003", f"m{SENDER_MAX + 2:03}")]
+    assert [None if each is None else each.expected for each in found] == [1, 1, 1, None, None]
+    assert producers.take(number("other", 2, "s"), DAY) is None
+    assert producers.take(number("other", 2, scope="bob"), DAY) is None
+
+
+def test_in_all_who_has_most_producers_gives_way() -> None:
+    producers = Producers(100)
+    for at in range(20):
+        assert producers.take(number("one", 1, f"room{at}", "ada"), DAY) is None
+    for at in range(1_000):
+        assert producers.take(number(f"m{at % 90}", at // 90 + 1, "flood", "eve"), DAY) is None or at >= 90
+
+    assert len(producers) <= 100
+    assert [producers.take(number("one", 2, f"room{at}", "ada"), DAY) for at in range(20)] == [None] * 20
+
+
+def test_where_everybody_has_one_those_go_that_stored_nothing_for_longest() -> None:
+    producers = Producers(100)
+    for at in range(101):
+        assert producers.take(number("one", 1, scope=f"user{at}"), DAY) is None
+
+    assert len(producers) == 100
+    found = [producers.take(number("one", 2, scope=f"user{at}"), DAY) for at in (0, 1, 100)]
+    assert [None if each is None else each.expected for each in found] == [1, None, None]
 
 
 def test_the_day_of_a_time() -> None:

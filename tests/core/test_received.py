@@ -75,7 +75,7 @@ def test_messages_that_wait_for_a_handler_count_and_are_let_go() -> None:
     for _ in range(6):
         for peer in peers:
             harness.finish(peer)
-    harness.settle()
+            harness.settle()
 
     assert harness.hub.received_bytes == 0
     assert all(reads(harness, peer) for peer in peers)

@@ -678,10 +678,12 @@ def test_publish_of_the_application_is_answered_to_it() -> None:
     assert (failed.request, failed.room, failed.code, failed.retry) == (5, "africa", "mid_conflict", False)
 
 
-def test_ref_of_a_connection_that_is_unknown_is_no_answer() -> None:
+def test_nothing_is_published_in_the_name_of_a_connection_that_is_unknown() -> None:
     harness = Harness()
 
-    assert harness.put(Publish("africa", "chat", b"{}", conn=99, ref="9"))[0].__class__ is StoreAppend
+    with pytest.raises(LocalError, match="is over"):
+        harness.put(Publish("africa", "chat", b"{}", conn=99, ref="9"))
+    assert harness.effects(StoreAppend) == []
 
 
 def test_failed_publish_in_a_sessions_name_is_told_to_the_application_and_by_ref_to_the_session() -> None:

@@ -11,9 +11,13 @@ from typing import Final, Protocol
 
 from vixws_core.bucket import TokenBucket
 
+from ..logs import clean, log
 from .opening import Opening
 
-__all__ = ["Admission", "AdmissionLimits", "Told", "open_files_max"]
+__all__ = ["UNREADABLE", "Admission", "AdmissionLimits", "Told", "open_files_max"]
+
+UNREADABLE: Final = "unknown"
+"""The address of all clients of whom a trusted proxy tells none."""
 
 ADDRESSES_MAX: Final = 65_536
 """Addresses remembered. When there are more, those without a connection and with a full allowance are forgotten, which
@@ -84,6 +88,7 @@ class Admission:
         self._addresses: dict[str, _Address] = {}
         self._keys: dict[int, str] = {}
         self._forget_at = -inf
+        self._told_unreadable = False
         self._proxies = tuple(ip_network(text, strict=False) for text in limits.trusted_proxies)
 
     def admit(self, conn: int, host: str) -> bool:
@@ -165,14 +170,22 @@ class Admission:
         """The address that a request came from, by the `X-Forwarded-For` that trusted proxies sent with it.
 
         Read from its end, since each proxy adds the one it heard from; what stands before the first address that is
-        no trusted proxy's may be the client's invention.
+        no trusted proxy's may be the client's invention. Where a trusted one wrote what is no address (`unknown`, for
+        one), all such clients are `UNREADABLE`, and share the limits of one address.
         """
         for text in reversed(forwarded.split(",")):
             if not self._is_proxy(host):
                 break
             told = _host_in(text)
             if told is None:
-                break
+                if not self._told_unreadable:
+                    self._told_unreadable = True
+                    log.warning(
+                        "a trusted proxy sends X-Forwarded-For without an address, %.80s: "
+                        "such clients share the limits of one address",
+                        clean(repr(text)),
+                    )
+                return UNREADABLE
             host = told
         return host
 
@@ -205,6 +218,8 @@ class Admission:
             self._addresses[key].connections -= 1
 
     def _key(self, host: str) -> str:
+        if host == UNREADABLE:
+            return host
         try:
             address = ip_address(host.partition("%")[0])
         except ValueError:
@@ -248,7 +263,7 @@ def open_files_max(reserve: int = 64) -> int:
 
 def _host_in(text: str) -> str | None:
     """The address in one item of `X-Forwarded-For`, which may have a port; None where it is none."""
-    text = text.strip()
+    text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

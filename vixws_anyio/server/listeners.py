@@ -191,7 +191,9 @@ class MetricsListener:
                     await stream.send(await self._answer(stream))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError):
             return  # The scraper is gone; it will come again.
-        except Exception as exc:  # A reset before its first turn is a ValueError of anyio's; nobody else may notice.
+        except Exception as exc:
+            if stream is None and isinstance(exc, ValueError):
+                return  # A reset before its first turn, in anyio's words.
             log.warning("a connection to the metrics listener failed: %s", clean(repr(exc)))
         finally:
             if stream is None:

@@ -99,7 +99,8 @@ class App:
         self._pages = pages
         self._arrived = arrived
         self._origins = origins
-        self._gate = Gate(root or RootRouter(), do, report, wall, auth_deadline_s)
+        self._root = root or RootRouter()
+        self._gate = Gate(self._root, do, report, wall, auth_deadline_s)
         self._sessions: dict[int, Session] = {}
         self._commands = Commands(
             hub, do, call, lambda exc, name: report(None, exc, name), message_bytes_max, make_signal
@@ -256,10 +257,10 @@ class App:
         # A browser fails a handshake that echoes none of what it offered, so our own name is known on every route.
         offered = [name for name in effect.subprotocols if not name.startswith(BEARER)]
         subprotocol = next((name for name in offered if name in known or name == SUBPROTOCOL), None)
-        accept = Accept(conn, subprotocol, router.is_typed, router.guarded, limited)
+        accept = Accept(conn, subprotocol, router.is_typed, router.guarded | self._root.guarded, limited)
         if user is not None:
             accept = replace(accept, headers=user.headers, user=user.id, expires_in_s=expires_in_s)
-        state = SessionState(router, request, user)
+        state = SessionState(router, self._root, request, user)
         self._sessions[conn] = Session(self._commands, state, conn, peer, effect.target, effect.headers)
         accepted = False
         try:

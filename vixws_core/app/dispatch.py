@@ -125,7 +125,7 @@ class Runner:
                     if message.type != name:
                         name = ""
                     if message.room is not None:
-                        handler = state.router.guard_of(message.type)
+                        handler = state.router.guard_of(message.type, state.root)
                         yield from self._guard(session, state, message, handler)
                         continue
                     if raw is not None:

@@ -69,7 +69,7 @@ def parse_origin(text: str) -> tuple[str, str, int] | None:
     scheme, host = parts.scheme.lower(), parts.hostname
     if scheme not in _PORTS or not host or "@" in parts.netloc or parts.path or "?" in text or "#" in text:
         return None
-    if parts.netloc.endswith(":"):
+    if parts.netloc.endswith(":") or "*" in host:
         return None
     return scheme, host, _PORTS[scheme] if port is None else port
 

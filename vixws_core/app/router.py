@@ -134,14 +134,16 @@ class Router:
         """
         return self._decorate_type(self.types, "on", type, thread)
 
-    def guard_of(self, type: str) -> Handler | None:
-        """The guard of publishes of this type: its own, or the one of all types."""
-        return self.guards.get(type) or self.guards.get(EVERY_TYPE)
+    def guard_of(self, type: str, root: Router) -> Handler | None:
+        """The guard of publishes of this type, else the one of all types; where the route has none, the server's."""
+        mine, roots = self.guards, root.guards
+        return mine.get(type) or roots.get(type) or mine.get(EVERY_TYPE) or roots.get(EVERY_TYPE)
 
     def on_publish(self, type: str = EVERY_TYPE, *, thread: bool = False) -> Callable[[Function], Function]:
         """Registers a guard `handler(session, payload[, message])` for publishes of `type` into a room.
 
-        Without a type it guards those of all types that have no guard of their own. It returns None to publish what
+        Without a type it guards those of all types that have no guard of their own. A server's guards hold on all its
+        routes, but where a route has one of its own for the type, or for all. It returns None to publish what
         came, or another payload to publish instead; `Refused` refuses. Where the payload's annotation names its keys
         (a Struct, dataclass, TypedDict or model), None passes on those alone. A repeat of a publish runs the guard
         again, and what was stored first stays.

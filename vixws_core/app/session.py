@@ -28,13 +28,18 @@ class SessionState:
         "over",
         "owes",
         "request",
+        "root",
         "router",
         "subprotocol",
         "user",
     )
 
-    def __init__(self, router: Router, request: AuthRequest | None = None, user: User | None = None) -> None:
+    def __init__(
+        self, router: Router, root: Router, request: AuthRequest | None = None, user: User | None = None
+    ) -> None:
         self.router: Router = router
+        self.root: Router = root
+        """The server's own, whose guards hold where the route has none."""
         self.request: AuthRequest | None = request
         """What `authenticate` was asked with; None where there is no such hook."""
         self.user: User | None = user
@@ -269,7 +274,8 @@ class Session:
 
         `payload` is an object, flat pairs, or encoded JSON as bytes. With `store=False` it is only sent; `mid` makes a
         repeat harmless; with `ref` the session gets the `$ack` or `$err`; `done` is called once, with the outcome.
-        Raises: `LocalError` for a bad room name, type, kind, mid or payload, or one that is too large.
+        Raises: `LocalError` for a bad room name, type, kind, mid or payload, or one that is too large; and where the
+        session is over (its handlers have ended too): then nothing is published, for it would be in another name.
         """
         self._commands.publish(room, type, payload, self.id, **how)
         if (ref := how.get("ref")) is not None:

@@ -24,6 +24,7 @@ from .pause import Pause
 from .rooms.tail import Tail
 
 __all__ = [
+    "ANYBODY",
     "ASKED",
     "CLOSED",
     "CLOSING",
@@ -48,6 +49,9 @@ __all__ = [
 
 Pending = AppMessage | str | bytes | Envelope
 """A message of a session that waits for its turn: for the application, or (an Envelope) for the hub itself."""
+
+ANYBODY: Final = "-"
+"""The scope of whoever says neither who it is nor which client: never "", which is the server's own."""
 
 FAR: Final = float("inf")
 """Never, as a time."""
@@ -244,7 +248,7 @@ class Session:
         self.greeting_over: bool = False
         """A message was handled: too late for a `$hello`."""
         self.hello: bool = False
-        self.scope: str = ""
+        self.scope: str = ANYBODY
         """What separates its `mid`s from those of others."""
         self.unanswered: int = 0
         """Publishes and questions not answered yet, by weight."""

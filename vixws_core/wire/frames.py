@@ -22,7 +22,6 @@ from .shape import shape_of
 __all__ = [
     "BINARY",
     "CLOSE",
-    "INFLATED_PER_STEP",
     "NOT_UTF8",
     "PING",
     "PONG",
@@ -41,8 +40,8 @@ __all__ = [
 _HELD_MAX: Final = 4096
 """An incomplete frame up to this size waits in our buffer; a larger one is gathered as it comes."""
 
-INFLATED_PER_STEP: Final = 262_144
-"""What the compressed messages of one connection may cost in one step, give or take one; 2 ms for text (measured)."""
+SKIMMED_MAX: Final = 2_048
+"""Frames behind our own close among which the peer's is looked for; about 1 ms of work."""
 
 NOT_UTF8: Final = "text that is not UTF-8"
 """Why a message is refused with 1007 (RFC 6455 §8.1)."""
@@ -71,6 +70,7 @@ class FrameReader:
         "_last",
         "_message",
         "_message_bytes_max",
+        "_skims_left",
         "_slow_left",
         "_start",
         "inflated",
@@ -95,6 +95,7 @@ class FrameReader:
         self._message: Gathering | None = None
         self._last = False  # Whether the frame being gathered is its message's last.
         self._key = b""  # Its mask, turned to the next byte.
+        self._skims_left = SKIMMED_MAX
         self.quiet: int = 0
         """Frames of the last `feed` that made nothing received: fragments, each of which costs as much as a message."""
         self.more: bool = False
@@ -184,8 +185,9 @@ class FrameReader:
             if shape is None:
                 break
             head_size, length, opcode = shape
-            if length < 0:
-                return self._skimmed(FrameFailed(CLOSE_PROTOCOL_ERROR, "a broken frame"))
+            self._skims_left -= 1
+            if length < 0 or self._skims_left < 0:
+                return self._skimmed(FrameFailed(CLOSE_PROTOCOL_ERROR, "a broken frame, or too many"))
             stop = at + head_size + length
             if opcode == CLOSE:
                 if stop > len(data):

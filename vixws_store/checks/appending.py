@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import anyio
@@ -11,6 +12,7 @@ from vixws_core.codes import FENCED, MID_CONFLICT, SEQ_GAP, STALE_MID
 from vixws_core.errors import LocalError
 from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.message import Json, JsonMessage
+from vixws_core.producers import SENDER_MAX
 from vixws_core.protocols import MessageStore
 
 from .parts import Check, Inbox, MakeStore, Reopen, appended, ask, check, equal, fill, rising
@@ -162,6 +164,26 @@ async def an_ordered_producers_numbers_are_taken_one_after_the_other(store: Mess
     equal([(STALE_MID, False, None), (7, False)], await outcome("~p:2:1", "~p:2:2"), "a number is not stored twice")
     await store.append_batch([ask(0, mid="m", scope="ada")])
     equal([(9, False)], await outcome("~p:2:3"), "other messages of the room do not count")
+
+
+@check
+async def a_senders_producers_in_a_room_have_a_bound(store: MessageStore) -> None:
+    """Of one sender a room knows `SENDER_MAX` producers; over it the idlest goes, of several the first by name."""
+
+    async def outcomes(names: Iterable[str], seq: int, scope: str = "ada") -> list[int | None]:
+        asks = [ask(0, "room", mid=f"~{name}:1:{seq}", digest=b"d" * 16, scope=scope) for name in names]
+        return [
+            found.expected if isinstance(found, StoreFailed) else 0
+            for found in (await store.append_batch(asks)).answers
+        ]
+
+    names = [f"p{number:03}" for number in range(SENDER_MAX + 4)]
+    equal([0], await outcomes(["p000"], 1, "bob"), "another sender's")
+    equal([0] * 4, await outcomes(names[:4], 1), "the first")
+    equal([0] * SENDER_MAX, await outcomes(names[4:], 1), "as many as a room knows, and four more")
+    equal([0], await outcomes(["p000"], 2, "bob"), "another sender's producer is not forgotten for them")
+    equal([1, 1, 0, 0], await outcomes(["p000", "p003", "p004", names[-1]], 2), "the idlest four are forgotten")
+    equal([0, 0], await outcomes(["p000", names[-1]], 1), "one that is forgotten begins anew; a repeat stays one")
 
 
 @check

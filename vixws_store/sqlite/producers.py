@@ -14,7 +14,7 @@ from vixws_core.codes import STORE_UNAVAILABLE
 from vixws_core.effects import StoreAppend
 from vixws_core.inputs import StoreFailed
 from vixws_core.mids import numbered
-from vixws_core.producers import KEPT_DAYS, Kept, day_of, judge
+from vixws_core.producers import KEPT_DAYS, SENDER_MAX, Kept, day_of, judge
 
 from .at_once import Rows
 from .chunks import CHUNKS, chunks
@@ -50,6 +50,11 @@ _ALL: Final = f"SELECT {', '.join(_COLUMNS)} FROM ws_producers p"
 _PUT: Final = (
     "INSERT OR REPLACE INTO ws_producers (room, scope, producer, epoch, seq, day, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_COUNT: Final = "SELECT count(*) FROM ws_producers WHERE room = ? AND scope = ?"
+_IDLEST: Final = (
+    "SELECT CAST(producer AS BLOB) FROM ws_producers WHERE room = ? AND scope = ? ORDER BY day, producer LIMIT ?"
+)
+_REMOVE: Final = "DELETE FROM ws_producers WHERE room = ? AND scope = ? AND producer = CAST(? AS TEXT)"
 _FORGET: Final = (
     "DELETE FROM ws_producers WHERE (room, scope, producer) IN"
     " (SELECT room, scope, producer FROM ws_producers WHERE day < ? LIMIT ?)"
@@ -117,6 +122,8 @@ class Numbers:
         self._swept = 0
         self._known: dict[Key, Kept | None] = {}
         self._taken: dict[Key, Kept] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
+        """How many producers a room knows of a sender, where that was looked up."""
 
     def begin(self, db: sqlite3.Connection, asks: Sequence[StoreAppend], ts: str) -> None:
         """Reads what is known of those who append now, at the time `ts`."""
@@ -125,6 +132,8 @@ class Numbers:
             if (asked := numbered(ask.mid or "")) is not None:
                 keys.add((ask.room, ask.scope, asked.producer))
         self._taken.clear()
+        self._sizes.clear()
+        self._db = db
         if keys:
             self._today = day_of(ts)
             self._known = find_producers(db, keys)
@@ -142,8 +151,26 @@ class Numbers:
         found = judge(kept, ask, asked, self._today)
         if isinstance(found, StoreFailed):
             return found
+        if key not in self._known:
+            self._make_room(ask.room, ask.scope)
         self._known[key] = self._taken[key] = found
         return None
+
+    def _make_room(self, room: str, scope: str) -> None:
+        """One more producer of a sender comes into a room: where it has as many as it may, its idlest goes."""
+        place = (room, scope)
+        if place not in self._sizes:
+            self._sizes[place] = self._db.execute(_COUNT, place).fetchone()[0]
+        if self._sizes[place] >= SENDER_MAX:
+            put_producers(self._db, self._taken)  # Of these the file knows an older day, or nothing.
+            over = min(FORGOTTEN_AT_ONCE, self._sizes[place] - SENDER_MAX + 1)
+            for (name,) in self._db.execute(_IDLEST, (*place, over)).fetchall():
+                self._db.execute(_REMOVE, (*place, name))
+                key = (room, scope, name.decode(errors="replace"))
+                self._known.pop(key, None)
+                self._taken.pop(key, None)
+            self._sizes[place] -= over
+        self._sizes[place] += 1
 
     def write(self, db: sqlite3.Connection) -> None:
         """Writes down what was taken, and forgets some of whom nothing was heard of for long."""

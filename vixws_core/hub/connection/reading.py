@@ -39,7 +39,7 @@ class Reading:
         if not connection.pauses & why:
             return
         connection.pauses &= ~why
-        if why & Pause.HOLDING:
+        if why & (Pause.HOLDING | Pause.CROWDED):
             self.look_at_held(connection)
         state = connection.state
         if connection.pauses or state is CLOSED or state is GONE:
@@ -84,6 +84,11 @@ class Reading:
         self._step.ready.pop(connection.id, None)
 
     # ---- what all of them hold ----------------------------------------------------------------------
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether all connections together hold more than they may."""
+        return self.received_total > self._step.config.received_bytes_total
 
     def weigh(self, connection: Connection, count: int) -> None:
         """It holds so many bytes now; over the budget of all it is not read, and below it they are again."""

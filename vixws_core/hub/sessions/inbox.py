@@ -11,16 +11,8 @@ from ...errors import BadMessage
 from ...inputs import HandlerFinished
 from ...wire import envelope as wire
 from ...wire.envelope import Envelope
-from ...wire.frames import (
-    INFLATED_PER_STEP,
-    PONG,
-    CloseReceived,
-    FrameFailed,
-    FrameReader,
-    PingReceived,
-    Received,
-    encode_frame,
-)
+from ...wire.frames import PONG, CloseReceived, FrameFailed, FrameReader, PingReceived, Received, encode_frame
+from ...wire.inflate import INFLATED_PER_STEP
 from ..connection.outbox import Outbox
 from ..connection.reading import BACKLOG_BYTES, Reading
 from ..connection.timers import Timers
@@ -66,9 +58,13 @@ class Inbox:
         assert reader is not None and session is not None  # It is or was open.
         left, more, holding = step.config.events_per_step_max, True, 0
         reader.more = False  # What was left belongs to this step.
+        crowded = self._reading.received_total > step.config.received_bytes_total
+        if crowded:
+            left = 1  # What follows may be far larger once it is inflated.
         while more:
-            # Threats row 32: who does not take its answers, or has too many to come, is not heard further.
-            holding = connection.pauses & Pause.HOLDING and connection.state is not GONE
+            # Threats row 32: who does not take its answers, or has too many to come, is not heard further; nor who
+            # would only wait here, where all together hold too much.
+            holding = (connection.pauses & Pause.HOLDING and connection.state is not GONE) or (crowded and session.busy)
             events = reader.feed(data, 0 if holding else left, True)
             frames = len(events) + reader.quiet
             if (
@@ -287,9 +283,12 @@ class Inbox:
             self._deliver(session, tuple(items))
             if connection.reader is not None:
                 self._reading.weigh(connection, connection.reader.weight + session.queued)
-        if not session.busy and connection.pauses & Pause.QUEUED:
-            self._reading.resume(connection, Pause.QUEUED)
-            self._reading.look_at_held(connection)
+        if not session.busy:
+            if connection.pauses & Pause.QUEUED:
+                self._reading.resume(connection, Pause.QUEUED)
+                self._reading.look_at_held(connection)
+            elif connection.state is not OPEN or self._reading.is_crowded:  # It was held while all held too much.
+                self._reading.look_at_held(connection)
         self._lifecycle.settle(connection)
 
     # ---- control frames -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 from ...effects import Published, PublishFailed, StoreAppend
 from ...entries import check_head, check_payload
-from ...errors import BadRoom
+from ...errors import BadRoom, LocalError
 from ...inputs import Publish, StoreAppended, StoreFailed
 from ...names import check_name
 from ...wire import envelope as wire
@@ -69,7 +69,8 @@ class Publishing:
         """The application's publish.
 
         Raises: `BadRoom`, also for another user's room in the name of a session without a grant for it: the name may
-        come from a client. `LocalError` for what no client could publish: its type, kind, `mid` or payload.
+        come from a client. `LocalError` for what no client could publish: its type, kind, `mid` or payload; and in the
+        name of a session that is over, which has none any more: it must not become the server's own.
         """
         config = self._step.config
         check_name(input.room)
@@ -77,6 +78,8 @@ class Publishing:
         check_payload(input.payload, config.message_bytes_max, config.json_depth_max)
         connection = None if input.conn is None else self._step.connections.get(input.conn)
         session = None if connection is None else connection.session
+        if input.conn is not None and session is None:
+            raise LocalError(f"session {input.conn} is over: expected one that is there, or the server's own name")
         if session is not None and input.room[0] == "@" and not self._may_write(session, input.room):
             raise BadRoom(f"room {input.room!r:.60} is another user's: expected a grant, or the server's own name")
         self._publish(input, session)
