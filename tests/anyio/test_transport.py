@@ -206,6 +206,28 @@ async def test_a_peer_that_vanishes_is_gone() -> None:
     assert left == 0
 
 
+async def test_a_peer_that_is_reset_while_its_messages_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read, so nothing else would tell: its handler is to learn of it, and its place is another's."""
+    monkeypatch.setattr("vixws_anyio.transport.socket.LOOK_S", 0.02)
+    server, over, busy = Server(port=0), anyio.Event(), anyio.Event()
+
+    @server.on_message
+    async def wait(session: Session, message: str | bytes) -> None:
+        busy.set()
+        await session.wait_closed()
+        over.set()
+
+    async with running(server) as at:
+        async with raw_peer(at.port) as peer:
+            await peer.stream.send(frame("x") * 500)
+            await busy.wait()
+            await anyio.sleep(0.1)
+            sock = peer.stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        with anyio.fail_after(PATIENCE_S):
+            await over.wait()
+
+
 async def test_the_server_reads_on_behind_its_close_so_that_the_peer_gets_it() -> None:
     server = Server(port=0)
     server.on_message(lambda session, message: session.close(4000, "enough"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from socket import socket
+from socket import SO_ERROR, SOL_SOCKET, socket
 from typing import Final, Protocol
 
 from vixws_core.inputs import BytesReceived
@@ -11,13 +11,24 @@ from vixws_core.inputs import BytesReceived
 from .pieces import Piece
 from .turns import Turns
 
-__all__ = ["LINGER_S", "READ_BYTES", "Gate", "Host", "SocketHost", "Transport", "Watched"]
+__all__ = ["LINGER_S", "LOOK_S", "READ_BYTES", "Gate", "Host", "SocketHost", "Transport", "Watched", "is_reset"]
 
 READ_BYTES: Final = 65_536
 """Bytes of one read."""
 
 LINGER_S: Final = 1.0
 """Seconds we read on and discard after our last byte, so that the peer gets it before the socket is gone."""
+
+LOOK_S: Final = 5.0
+"""How often we look whether somebody who is not read is still there."""
+
+
+def is_reset(sock: socket) -> bool:
+    """Whether the peer has reset the connection, or the system has given it up: what was read ahead is all there is."""
+    try:
+        return sock.getsockopt(SOL_SOCKET, SO_ERROR) != 0
+    except OSError:
+        return True
 
 
 class Transport(Protocol):

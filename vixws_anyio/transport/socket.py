@@ -7,7 +7,7 @@ from typing import Final
 
 from vixws_core.inputs import BytesReceived
 
-from .interface import LINGER_S, READ_BYTES, SocketHost
+from .interface import LINGER_S, LOOK_S, READ_BYTES, SocketHost, is_reset
 from .pieces import JOIN_MAX, Piece, gather
 from .turns import LITTLE_BYTES, MUCH_S
 
@@ -28,6 +28,7 @@ class SocketTransport:
         "_ended",
         "_finishing",
         "_lingering",
+        "_looking",
         "_much",
         "conn",
         "dirty",
@@ -51,6 +52,7 @@ class SocketTransport:
         self._finishing = False
         self._lingering = False
         self._ended = False
+        self._looking = False
         self._discarded = 0
         self._much = False
         """Whether what the last read brought took long."""
@@ -150,6 +152,22 @@ class SocketTransport:
         if self.watched and not self._lingering:
             self.watched = False
             self.driver.unwatch_readable(self)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self.driver.later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Who is not read, and has nothing to be written, may be gone without anybody noticing."""
+        self._looking = False
+        if self.watched or self._ended or self.sock.fileno() < 0:
+            return
+        if is_reset(self.sock):
+            self.driver.lost(self, "reset by the peer while it was not read")
+        else:
+            self._look_later()
 
     def resume(self) -> None:
         """Reads on."""

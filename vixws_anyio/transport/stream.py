@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from socket import socket
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from vixws_core.inputs import BytesReceived
 
-from .interface import LINGER_S, READ_BYTES, Host
+from .interface import LINGER_S, LOOK_S, READ_BYTES, Host, is_reset
 from .pieces import Piece, gather
 
 __all__ = ["StreamTransport"]
@@ -35,6 +36,9 @@ class StreamTransport:
         self._may_read.set()
         self._scope = anyio.CancelScope()
         self._reason = "closed"
+        self._looking = False
+        self._sock: socket | None = stream.extra(SocketAttribute.raw_socket, None)
+        """The socket beneath, where there is one."""
 
     def flush(self) -> bool:
         """Wakes the writer, which takes all that comes until it is done."""
@@ -45,6 +49,20 @@ class StreamTransport:
         """Stops reading after the current read."""
         if self._may_read.is_set():
             self._may_read = anyio.Event()
+            if self._sock is not None and not self._looking:
+                self._looking = True
+                self.driver.later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """As `SocketTransport` does."""
+        self._looking = False
+        if self._may_read.is_set() or self._sock is None or self._sock.fileno() < 0:
+            return
+        if is_reset(self._sock):
+            self.abort("reset by the peer while it was not read")
+        else:
+            self._looking = True
+            self.driver.later(LOOK_S, self._look)
 
     def resume(self) -> None:
         """Reads on."""
