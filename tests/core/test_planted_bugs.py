@@ -18,9 +18,12 @@ WORLDS = 120
 
 EARLY: dict[str, str] = {
     "a member is live before the announced head": "first",
-    "an older log's word on a room is taken": "fourth",
+    "an older log's word on a room is taken": "fifth",
+    "another log under a room is noticed by nobody": "first",
     "many dropped messages are counted as one": "third",
-    "one who is held is told of another log": "second",
+    "one who is held is told of another log": "seed3",
+    "the kind is no part of what a key stands for": "first",
+    "who is parked by its reset stays among the live": "seed18",
 }
 """Seeds under which a bug shows early that shows late under the common ones."""
 

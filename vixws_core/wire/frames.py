@@ -40,7 +40,7 @@ __all__ = [
 _HELD_MAX: Final = 4096
 """An incomplete frame up to this size waits in our buffer; a larger one is gathered as it comes."""
 
-SKIMMED_MAX: Final = 2_048
+SKIMMED_MAX: Final = 512
 """Frames behind our own close among which the peer's is looked for; about 1 ms of work."""
 
 NOT_UTF8: Final = "text that is not UTF-8"
