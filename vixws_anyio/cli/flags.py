@@ -36,6 +36,7 @@ _FIRST: Final = (
     "tls_key",
     "log_format",
     "log_level",
+    "trace",
 )
 """The settings that one needs, in the order of the help."""
 

@@ -99,6 +99,8 @@ class Config:
     auth_due_s: float = _HUB.auth_due_s
     log_format: str = "text"
     log_level: str = "info"
+    trace: str | None = None
+    trace_bytes: int = 1_073_741_824
     sources: Mapping[str, str] = dataclasses.field(default_factory=_no_sources, compare=False, repr=False)
     """Where the value of a field came from: `config.json`, `VIXWS_PORT`, `--port`. Fields at their defaults and
     keyword arguments are not in it; `source` names those too."""

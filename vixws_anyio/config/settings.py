@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .kinds import Address, Choice, Number, Text, Value, Whole, Words
+from .kinds import Address, Choice, Number, Optional, Text, Value, Whole, Words
 from .rules import Rules
-from .setting import Setting, is_origin, is_pattern, is_url
+from .setting import Setting, is_origin, is_path, is_pattern, is_url
 from .websocket import DAY, WEBSOCKET, at_once
 
 __all__ = ["SECTIONS", "SETTINGS", "Setting", "Value", "find"]
@@ -131,6 +131,21 @@ _LOG: Final = (
         Choice(("debug", "info", "warning", "error")),
         "The least level that `vixws serve` logs; `debug` has what libraries say too, but for what is stored.",
         name="log-level",
+    ),
+    Setting(
+        "log",
+        "trace",
+        "trace",
+        Optional(Text("the path of a file", "path", is_path)),
+        "Where all that reaches the hub is written down, for `vixws replay`; it holds messages, tokens and cookies as "
+        "they came, and only its owner may read it.",
+    ),
+    Setting(
+        "log",
+        "traceSize",
+        "trace_bytes",
+        Whole(1 << 20, 1 << 40, "bytes"),
+        "Most bytes of a trace; over it its older half is dropped, and it cannot be replayed any more, only searched.",
     ),
 )
 

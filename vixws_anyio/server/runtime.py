@@ -39,6 +39,7 @@ from .handlers import Handlers
 from .listeners import bind, host_text, port_of
 from .memory import memory_log
 from .pages import OwnPage, pages
+from .tracing import recorded
 from .turned_away import TurnedAway
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
@@ -77,6 +78,8 @@ class Settings:
     handler_timeout_s: float
     cancel_handlers: bool
     threads_max: int = 40
+    trace: str | None = None
+    trace_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +132,9 @@ class Runtime:
         watch_log: Callable[[Callable[[], int]], object] | None = getattr(metrics, "watch_log", None)
         if watch_log is not None:
             watch_log(lambda: getattr(store, "log_bytes", 0))
-        policy = root.policy(settings.access)
-        self.hub: Hub = Hub(settings.hub, seed=secrets.token_bytes(32), policy=policy)
+        self._policy = policy = root.policy(settings.access)
+        self._seed = secrets.token_bytes(32)
+        self.hub: Hub = Hub(settings.hub, seed=self._seed, policy=policy)
         self.app: App = App(
             self.hub,
             self.do,
@@ -222,7 +226,11 @@ class Runtime:
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
             )
-            async with store:
+            traced = recorded(
+                self.hub, settings.trace, settings.trace_bytes, settings.hub, self._policy, self._seed
+            )
+            async with store, traced as door:
+                self._door = door
                 try:
                     await self._serve(sockets, metrics_sockets, announce)
                 finally:
@@ -242,7 +250,7 @@ class Runtime:
             self._driver = driver
             if self._asked:
                 self._stopping.set()
-            self._pump = Pump(self.hub, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
+            self._pump = Pump(self._door, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
             driver.attach(self._pump)
             async with anyio.create_task_group() as base:
                 tls, timeout_s = settings.tls, settings.hub.handshake_timeout_s

@@ -385,4 +385,6 @@ def settings_of(
         auth_deadline_s=config.auth_deadline_s,
         handler_timeout_s=config.handler_timeout_s,
         cancel_handlers=config.cancel_handlers,
+        trace=config.trace,
+        trace_bytes=config.trace_bytes,
     )
