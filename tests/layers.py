@@ -52,6 +52,7 @@ TABLE: Final = {
     "hub.pause": "",
     "hub.model": "wire.codec wire.envelope hub.handshake hub.rooms.tail hub.identity hub.lookup hub.pause",
     "hub.step": "hub.model",
+    "hub.place": "hub.model",
     "hub.asks": "hub.step",
     "hub.connection.timers": "hub.step",
     "hub.connection.reading": "hub.connection.timers",
@@ -73,7 +74,7 @@ TABLE: Final = {
     "hub.sessions.inbox": "hub.sessions.requests wire.inflate",
     "hub.arrivals": "hub.sessions.inbox wire.deflate",
     "hub.deadlines": "hub.sessions.inbox",
-    "hub.hub": "hub.arrivals hub.deadlines",
+    "hub.hub": "hub.arrivals hub.deadlines hub.place",
     "app.commands": "",
     "app.router": "",
     "app.access": "app.router",
@@ -93,6 +94,14 @@ TABLE: Final = {
     "client.outbox": "client.link client.config wire.envelope",
     "client.channel": "client.rooms client.outbox",
     "client.machine": "client.channel client.handshake",
+    "trace.lines": "",
+    "trace.replaying": "hub.hub trace.lines",
+    "trace.hearing": "wire.envelope wire.inflate",
+    "trace.happenings": "trace.replaying trace.hearing",
+    "trace.explaining": "trace.happenings",
+    "trace.searching": "trace.lines",
+    "trace.scene": "hub.hub",
+    "trace.redacting": "trace.replaying wire.envelope wire.inflate",
 }
 """The layers above the ground, from below."""
 

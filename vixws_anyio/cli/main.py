@@ -14,6 +14,7 @@ from vixws_core.protocols import Consumer
 
 from .flags import Parser, add_settings, config_of, count_of, log_settings, seconds_of, unknown
 from .loglines import log_to_stderr, logging_to_stderr
+from .replay import add_replay
 from .store import add_store
 from .terminal import FAILED, OK, USAGE, CommandFailed, complain, open_standard_streams
 
@@ -23,7 +24,7 @@ BROKEN_PIPE: Final = 141
 """128 + SIGPIPE, as a shell reports a command whose reader went away."""
 INTERRUPTED: Final = 130
 """128 + SIGINT."""
-COMMANDS: Final = ("serve", "config", "tail", "publish", "store")
+COMMANDS: Final = ("serve", "config", "tail", "publish", "store", "replay")
 """The commands, with which a line of theirs on stderr begins."""
 
 
@@ -150,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     config.set_defaults(run=_config)
     _add_talk(commands.add_parser)
     add_store(commands.add_parser)
+    add_replay(commands.add_parser)
     return parser
 
 

@@ -103,6 +103,7 @@ from .connection.reading import Reading
 from .connection.timers import Timers
 from .deadlines import Deadlines
 from .model import SENDABLE, ConnectionState
+from .place import Place, place_of
 from .rooms.cursors import Cursors
 from .rooms.members import Members
 from .rooms.pages import Pages
@@ -298,6 +299,12 @@ class Hub:
         """The connections in a room, in the order of joining."""
         found = self._step.rooms.get(room)
         return tuple(found.members) if found is not None else ()
+
+    def place_of(self, conn: int, room: str) -> Place | None:
+        """How a connection stands in a room; None where it is no member."""
+        found = self._step.rooms.get(room)
+        member = None if found is None else found.members.get(conn)
+        return None if member is None else place_of(member, self._step.now)
 
     def rooms_of(self, conn: int) -> tuple[str, ...]:
         """The rooms of a connection, in the order of joining."""
