@@ -95,6 +95,7 @@ TABLE: Final = {
     "client.channel": "client.rooms client.outbox",
     "client.machine": "client.channel client.handshake",
     "trace.lines": "",
+    "trace.recording": "trace.lines",
     "trace.replaying": "hub.hub trace.lines",
     "trace.hearing": "wire.envelope wire.inflate",
     "trace.happenings": "trace.replaying trace.hearing",

@@ -39,7 +39,7 @@ from .handlers import Handlers
 from .listeners import bind, host_text, port_of
 from .memory import memory_log
 from .pages import OwnPage, pages
-from .tracing import recorded
+from .tracing import Recorder, recorder
 from .turned_away import TurnedAway
 
 __all__ = ["Listening", "Metrics", "Runtime", "Settings"]
@@ -129,6 +129,7 @@ class Runtime:
         self._turned_away = TurnedAway(metrics, time.monotonic)
         self._admission = Admission(limits, time.monotonic, self._turned_away)
         self._driver: Driver | None = None
+        self._recorder: Recorder | None = None
         watch_log: Callable[[Callable[[], int]], object] | None = getattr(metrics, "watch_log", None)
         if watch_log is not None:
             watch_log(lambda: getattr(store, "log_bytes", 0))
@@ -226,11 +227,9 @@ class Runtime:
             store: AbstractAsyncContextManager[Any] = (
                 nullcontext() if self._store is None else self._store.run(self.post)
             )
-            traced = recorded(
-                self.hub, settings.trace, settings.trace_bytes, settings.hub, self._policy, self._seed
-            )
-            async with store, traced as door:
-                self._door = door
+            policy, seed = self._policy, self._seed
+            traced = recorder(settings.trace, settings.trace_bytes, settings.hub, policy, seed)
+            async with store, traced as self._recorder:
                 try:
                     await self._serve(sockets, metrics_sockets, announce)
                 finally:
@@ -250,7 +249,8 @@ class Runtime:
             self._driver = driver
             if self._asked:
                 self._stopping.set()
-            self._pump = Pump(self._door, clock=time.monotonic, consumers=self._consumers(driver), calls=self.app.calls)
+            make = Pump[Input, Effect] if self._recorder is None else self._recorder.pump
+            self._pump = make(self.hub, time.monotonic, self._consumers(driver), self.app.calls)
             driver.attach(self._pump)
             async with anyio.create_task_group() as base:
                 tls, timeout_s = settings.tls, settings.hub.handshake_timeout_s

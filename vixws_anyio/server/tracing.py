@@ -1,7 +1,4 @@
-"""Traces of a run: what reaches the hub's door is written into a file, from which `vixws replay` repeats it.
-
-The door is wrapped, not watched: what makes the hub raise is seen by no consumer, and is what one wants to replay.
-"""
+"""Traces of a run: what reaches the hub's door is written into a file, from which `vixws replay` repeats it."""
 
 from __future__ import annotations
 
@@ -9,30 +6,28 @@ import secrets
 import sys
 import time
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from threading import Condition, Thread
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
 
 from vixws_core.config import HubConfig, Policy
-from vixws_core.effects import Effect
 from vixws_core.hub import Hub
-from vixws_core.inputs import Input
-from vixws_core.pump import Door
-from vixws_core.trace.lines import Batch, Head, encode_batch, encode_head
+from vixws_core.protocols import Consumer
+from vixws_core.trace.lines import Head, Line, Outcome, encode_batch, encode_head
+from vixws_core.trace.recording import TracedPump
 
 from ..logs import log
 from .trace_file import TraceFile
 
-__all__ = ["Recorder", "recorded"]
+__all__ = ["Recorder", "recorder"]
 
 BATCH_STEPS: Final = 64
 """Steps that are encoded at once, in the loop's thread: some 30 µs of small ones."""
-BATCH_LENGTH: Final = 3 * BATCH_STEPS
 
 QUEUE_BYTES_MAX: Final = 67_108_864
 """Bytes that may wait for the disk; one that is slower for so long ends the trace, never the server."""
@@ -46,24 +41,16 @@ CLOSE_S: Final = 5.0
 
 
 class Recorder:
-    """The door of a hub, which notes each step behind it, and has a thread write them.
+    """Has a thread write what a pump notes. `pump` makes that pump; `take_over` belongs to the loop's thread."""
 
-    `handle` belongs to the loop's thread. `clock` is that of the steps.
-    """
-
-    def __init__(self, hub: Hub, file: TraceFile, head: Head) -> None:
-        self.handle: Callable[[Input, float], list[Effect]] = self._handle
-        """As the hub's; its own again once the trace has ended."""
-        self.next_deadline: Callable[[], float | None] = hub.next_deadline
-        self._door = hub.handle
-        self._hub = hub
+    def __init__(self, file: TraceFile, head: Head) -> None:
         self._file = file
         self._head = head
-        self._batch: Batch = []
+        self._pump: TracedPump | None = None
         self._taken = 0
-        """How much of the batch the writer has taken already."""
+        """How many of the steps that the pump keeps the writer has taken already."""
         self._waiting = Condition()
-        """Guards what follows, the change of batches, and `_taken`."""
+        """Guards `_taken`, what the pump keeps, and what follows."""
         self._queue: list[tuple[int, bytes]] = []
         """What is encoded: steps and lines."""
         self._queued = 0
@@ -71,52 +58,40 @@ class Recorder:
         self._why = ""
         """Why the trace has ended before its time."""
         self._steps = 0
-        """Written, or tried to."""
+        """Steps that were written."""
         self._thread = Thread(target=self._write, name="vixws trace", daemon=True)
 
     def start(self) -> None:
-        """Begins to write."""
+        """Begins to write. Raises: `LocalError` where the file cannot be made."""
         self._file.begin(encode_head(self._head))
         self._thread.start()
 
-    # ---- the loop's thread --------------------------------------------------------------------------
+    def pump(
+        self,
+        hub: Hub,
+        clock: Callable[[], float],
+        consumers: Sequence[Consumer],
+        calls: Mapping[Any, Callable[[Any], object]],
+    ) -> TracedPump:
+        """The pump whose steps are written."""
+        self._pump = TracedPump(hub, clock, consumers, calls, self._full, BATCH_STEPS)
+        return self._pump
 
-    def _handle(self, input: Input, now: float) -> list[Effect]:
-        try:
-            effects = self._door(input, now)
-        except Exception as exc:
-            self._raised(now, input, type(exc).__name__)
-            raise
-        batch = self._batch
-        batch += (now, input, effects)  # In one go: the writer may look between two lines, not between two steps.
-        if len(batch) >= BATCH_LENGTH:
-            self._hand_over()
-        return effects
-
-    def _raised(self, now: float, input: Input, name: str) -> None:
-        self._hand_over()
+    def _full(self) -> None:
+        """Encodes what the pump has kept; the writer takes it from there."""
+        assert self._pump is not None  # It calls.
         with self._waiting:
-            self._put(1, encode_batch([now, input, name], raised=True))
-
-    def _hand_over(self) -> None:
-        """Encodes what the batch has; the writer takes it from there."""
-        with self._waiting:
-            batch, self._batch = self._batch, []
+            lines, outcomes = self._pump.take()
             start, self._taken = self._taken, 0
+            if start == len(outcomes) or self._why:
+                return
             if start:
-                batch = batch[start:]
-            if batch:
-                self._put(len(batch) // 3, encode_batch(batch))
-
-    def _put(self, steps: int, lines: bytes) -> None:
-        if self._why:
-            self.handle = self._door  # Nobody writes any more: from now on it costs nothing.
-            self._batch, self._queue = [], []
-            return
-        self._queue.append((steps, lines))
-        self._queued += len(lines)
-        if self._queued > HURRY_BYTES:
-            self._waiting.notify()
+                lines, outcomes = lines[start:], outcomes[start:]
+            data = encode_batch(lines, outcomes)
+            self._queue.append((len(outcomes), data))
+            self._queued += len(data)
+            if self._queued > HURRY_BYTES:
+                self._waiting.notify()
             if self._queued > QUEUE_BYTES_MAX:
                 self._why = f"more than {QUEUE_BYTES_MAX} bytes wait for the disk"
 
@@ -140,11 +115,9 @@ class Recorder:
                         self._waiting.wait(WRITE_S)
                     closing = self._closing
                     queue, self._queue, self._queued = self._queue, [], 0
-                    # The rest is encoded here, or a loop that stands still would keep its last steps to itself.
-                    upto = len(self._batch)
-                    rest, self._taken = self._batch[self._taken : upto], upto
-                if rest:
-                    queue.append((len(rest) // 3, encode_batch(rest)))
+                    lines, outcomes = self._rest()
+                if outcomes:
+                    queue.append((len(outcomes), encode_batch(lines, outcomes)))
                 for steps, lines in queue:
                     self._file.write(lines, self._head_of)
                     self._steps += steps
@@ -161,6 +134,14 @@ class Recorder:
             log.error("the trace %s ends, and the server goes on without it: %s", self._file.path, self._why)
         self._file.close()
 
+    def _rest(self) -> tuple[list[Line], list[Outcome]]:
+        """The steps that do not fill a batch: encoded here, or a loop that stands still would keep them to itself."""
+        if self._pump is None:
+            return [], []
+        start, outcomes = self._taken, self._pump.outcomes
+        self._taken = upto = len(outcomes)  # A step has its line before its outcome.
+        return self._pump.lines[start:upto], outcomes[start:upto]
+
     def _head_of(self) -> bytes:
         """The head of a further part."""
         head = self._head
@@ -168,15 +149,15 @@ class Recorder:
 
 
 @asynccontextmanager
-async def recorded(
-    hub: Hub, path: str | None, size: int, config: HubConfig, policy: Policy, seed: bytes
-) -> AsyncGenerator[Door[Input, Effect]]:
-    """The door to use for `hub`: its own, or where a trace is wanted one that writes into `path`, `size` bytes at most.
+async def recorder(
+    path: str | None, size: int, config: HubConfig, policy: Policy, seed: bytes
+) -> AsyncGenerator[Recorder | None]:
+    """Writes a trace into `path`, `size` bytes at most, until the end of the block; None where none is wanted.
 
     Raises: `LocalError` where the file cannot be made.
     """
     if path is None:
-        yield hub
+        yield None
         return
     head = Head(
         version=_version(),
@@ -190,14 +171,14 @@ async def recorded(
         policy=policy,
         seed=seed,
     )
-    recorder = Recorder(hub, TraceFile(path, size), head)
-    recorder.start()
+    found = Recorder(TraceFile(path, size), head)
+    found.start()
     log.info("tracing into %s: all that is received, with its secrets", path)
     try:
-        yield recorder
+        yield found
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(recorder.close)
+            await anyio.to_thread.run_sync(found.close)
 
 
 def _version() -> str:

@@ -14,7 +14,6 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any, Final, get_args
 from zlib import crc32
 
@@ -25,17 +24,20 @@ from ..effects import Effect
 from ..inputs import Input
 
 __all__ = [
+    "ALIKE",
     "BEGINNING",
     "FORMAT",
     "INPUTS",
-    "Batch",
     "Check",
     "Head",
+    "Line",
+    "Outcome",
     "Record",
     "TraceError",
     "digest_of",
     "encode_batch",
     "encode_head",
+    "outcome_of",
     "read_head",
     "read_lines",
 ]
@@ -47,19 +49,11 @@ BEGINNING: Final = b'{"vixws":"trace"'
 INPUTS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Input)}
 """All inputs, by their names in a trace."""
 
-_NAMES: Final[dict[type[Any], str]] = {kind: name for name, kind in INPUTS.items()}
 _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in INPUTS.items()}
 
-_FIELDS: Final = {kind: kind.__struct_fields__ for kind in get_args(Effect)}
-_ALIKE: Final = tuple(
-    {
-        bytes((0x80 + len(names), 0xA0 + len(names[0]))) + names[0].encode()
-        for names, count in Counter(names for names in _FIELDS.values() if names).items()
-        if count > 1
-    }
-)
-"""How effects begin in MessagePack that another type of effect looks like: where one may be, types are hashed as well."""
-_NUMBERS: Final = {kind: number for number, kind in enumerate((*get_args(Effect), str))}
+_FIELDS: Final = Counter(kind.__struct_fields__ for kind in get_args(Effect))
+ALIKE: Final = frozenset(kind for kind in get_args(Effect) if _FIELDS[kind.__struct_fields__] > 1)
+"""Effects that have the same fields as another type: where one is, the types are digested as well."""
 
 _JSON: Final = msgspec.json.Encoder()
 _PACKED: Final = msgspec.msgpack.Encoder()
@@ -68,9 +62,11 @@ _NOW: Final = msgspec.json.Decoder(float)
 _TEXT: Final = msgspec.json.Decoder(str)
 _COUNT: Final = msgspec.json.Decoder(int)
 
-Batch = list[Any]
-"""Steps in a flat list: `now, input, outcome, now, input, outcome, …`; an outcome is a list of effects, or the name of
-what the hub raised."""
+Line = tuple[float, str, Any] | tuple[float, str, Any, str]
+"""One step as it is written: the time, the input's name, the input, and the name of what the hub raised."""
+
+Outcome = list[Effect] | tuple[list[Effect], list[str]] | str
+"""What a step gave, as it is digested; see `outcome_of`. Of a step that raised, the name of that."""
 
 
 class TraceError(Exception):
@@ -131,42 +127,36 @@ def encode_head(head: Head) -> bytes:
     return _JSON.encode(head) + b"\n"
 
 
-def encode_batch(batch: Batch, raised: bool = False) -> bytes:
-    """The lines of some steps, with their check; `raised`: the outcome of some may be a name."""
-    names = map(_NAMES.__getitem__, map(type, batch[1::3]))
-    outcomes = batch[2::3]
-    lines: Iterable[tuple[Any, ...]] = zip(batch[::3], names, batch[1::3], strict=True)
-    if raised:
-        lines = [(*line, out) if isinstance(out, str) else line for line, out in zip(lines, outcomes, strict=True)]
+def encode_batch(lines: Sequence[Line], outcomes: Sequence[Outcome]) -> bytes:
+    """The lines of some steps, and their check."""
     end = b'["=",%d,%d]\n' % (len(outcomes), digest_of(outcomes))
     try:
         return _JSON.encode_lines(lines) + end
     except (ValueError, TypeError, OverflowError):
-        return b"".join(map(_encode_odd, batch[::3], batch[1::3], outcomes)) + end
+        return b"".join(map(_encode_odd, lines)) + end
 
 
-def _encode_odd(now: float, input: object, outcome: object) -> bytes:
+def _encode_odd(line: Line) -> bytes:
     """One line, without its input where JSON cannot hold that (a lone surrogate of a command that was refused)."""
-    more = (outcome,) if isinstance(outcome, str) else ()
-    name = _NAMES[type(input)]
     try:
-        return _JSON.encode((now, name, input, *more)) + b"\n"
+        return _JSON.encode(line) + b"\n"
     except (ValueError, TypeError, OverflowError):
-        return _JSON.encode((now, name, None, *more)) + b"\n"
+        return _JSON.encode((*line[:2], None, *line[3:])) + b"\n"
 
 
-def digest_of(outcomes: Sequence[Any]) -> int:
+def outcome_of(effects: list[Effect]) -> Outcome:
+    """What a step gave, as it is digested: with the types of its effects where they might be mistaken."""
+    if ALIKE.isdisjoint(map(type, effects)):
+        return effects
+    return effects, [type(effect).__name__ for effect in effects]
+
+
+def digest_of(outcomes: Sequence[Outcome]) -> int:
     """A CRC over what some steps gave, bit for bit."""
     try:
-        packed = _PACKED.encode(outcomes)
+        return crc32(_PACKED.encode(outcomes))
     except (ValueError, TypeError, OverflowError):
-        packed = repr(outcomes).encode("utf-8", "surrogatepass")
-    crc = crc32(packed)
-    for beginning in _ALIKE:
-        if beginning in packed:
-            kinds = map(type, chain.from_iterable(out if isinstance(out, list) else (out,) for out in outcomes))
-            return crc32(bytes(map(_NUMBERS.__getitem__, kinds)), crc)
-    return crc
+        return crc32(repr(outcomes).encode("utf-8", "surrogatepass"))
 
 
 # ---- reading ------------------------------------------------------------------------------------

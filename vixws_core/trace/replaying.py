@@ -9,7 +9,7 @@ import msgspec
 
 from ..effects import Effect
 from ..hub.hub import Hub
-from .lines import Check, Head, Record, TraceError, digest_of
+from .lines import Check, Head, Outcome, Record, TraceError, digest_of, outcome_of
 
 __all__ = ["Difference", "Replay", "Step"]
 
@@ -59,7 +59,7 @@ class Replay:
         self.cut: bool = False
         """Whether the file ends within a line."""
         self.difference: Difference | None = None
-        self._outcomes: list[Any] = []
+        self._outcomes: list[Outcome] = []
         """Of the steps since the last check."""
 
     @property
@@ -68,16 +68,19 @@ class Replay:
         return len(self._outcomes)
 
     def run(self, found: Iterable[Record | Check | None], until: int | None = None) -> Iterator[Step]:
-        """Replays records, each as the caller takes it, up to the step `until`. Raises: `TraceError`."""
+        """Replays records, each as the caller takes it, up to the first check behind the step `until`.
+
+        Raises: `TraceError`.
+        """
         for each in found:
             if each is None:
                 self.cut = True
                 return
             if isinstance(each, Check):
                 self._check(each)
+                if until is not None and self.steps > until:
+                    return
                 continue
-            if until is not None and self.steps > until:
-                return
             yield self._step(each)
 
     def _step(self, record: Record) -> Step:
@@ -101,7 +104,7 @@ class Replay:
             if raised != record.raised:
                 what = f"the hub raised {raised or 'nothing'}, and {record.raised or 'nothing'} when it was recorded"
                 self._differs(number, record.line, what)
-        self._outcomes.append(raised or effects)
+        self._outcomes.append(raised or outcome_of(effects))
         return Step(number, now - self.began, now, record.name, record.input, effects, raised)
 
     def _check(self, check: Check) -> None:
