@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import BinaryIO, Final
 
+from vixws_core.effects import Joined
 from vixws_core.trace.explaining import Explainer
 from vixws_core.trace.lines import Check, Head, Record, TraceError, read_head, read_lines
 from vixws_core.trace.replaying import Difference, Replay, Step
@@ -158,18 +159,24 @@ def _replay(parts: _Parts, until: int | None, asked: tuple[int, str, int] | None
     found = Replay(head)
     explainer = None if asked is None else Explainer(head, *asked)
     seen = _Seen()
+    scene: list[str] = []
     for step in found.run(parts.records(), until):
+        if until is not None and step.number > until:
+            continue  # Up to the next check: it tells whether the steps before are what they were.
         seen.see(step)
         if explainer is not None:
             explainer.see(step, found.hub)
+        if step.number == until:
+            lowest = seen.lowest
+            conns = range(lowest, min(seen.highest, lowest + PLACES_SHOWN) + 1)
+            scene = [f"after step {until}, {step.name}, {step.at:.3f} s behind the first:", *scene_of(found.hub, conns)]
     if explainer is not None:
         for number, line in enumerate(explainer.answer()):
             print(one_line(("  " if number else "") + line))
     elif until is not None:
-        if found.steps <= until:
-            raise CommandFailed(f"{parts.reading}: expected a step up to {found.steps - 1}, got {until}")
-        print(one_line(f"after step {until}, {seen.name}, {found.now - found.began:.3f} s behind the first:"))
-        for line in scene_of(found.hub, range(seen.lowest, min(seen.highest, seen.lowest + PLACES_SHOWN) + 1)):
+        if not scene:
+            raise CommandFailed(f"{parts.reading}: --until: expected a step up to {found.steps - 1}, got {until}")
+        for line in scene:
             print(one_line(line))
     else:
         print(
@@ -186,18 +193,16 @@ class _Seen:
         self.conns = self.effects = 0
         self.lowest, self.highest = 1, 0
         self.rooms: set[str] = set()
-        self.name = ""
 
     def see(self, step: Step) -> None:
-        self.name = step.name
         self.effects += len(step.effects)
         if step.name == "Connected" and step.input is not None:
             self.conns += 1
             self.lowest = min(self.lowest, step.input.conn) if self.highest else step.input.conn
             self.highest = max(self.highest, step.input.conn)
         for effect in step.effects:
-            if type(effect).__name__ == "Joined":
-                self.rooms.add(effect.room)  # type: ignore[union-attr] # by its name
+            if isinstance(effect, Joined):
+                self.rooms.add(effect.room)
 
 
 def _verdict(found: Replay, head: Head) -> int:

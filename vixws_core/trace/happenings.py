@@ -88,6 +88,11 @@ class Life:
             self.ended = moment_of(step)
             self.why = self._cause(step, heard, before)
 
+    def _is_asked(self, step: Step) -> bool:
+        """Whether it was the client's own bytes that ended it: a close frame is answered with its code alone."""
+        input = step.input
+        return isinstance(input, BytesReceived) and input.conn == self.conn
+
     def _cause(self, step: Step, heard: Sequence[Heard], before: ConnectionState | None) -> str:
         """What ended it, in words that follow on "it ended: "."""
         input = step.input
@@ -101,8 +106,8 @@ class Life:
             return f"the application closed it {words}"
         if code == CLOSE_REPLACED and isinstance(input, BytesReceived):
             return f"connection {input.conn} took its session over; it was closed {words}"
-        if before is ENDING and not self.misbehaved:
-            return f"its client closed it {words}" if code else "its client closed it"
+        if not self.misbehaved and (before is ENDING or (code and not reason and self._is_asked(step))):
+            return f"its client closed it {words}"
         if before in (HEAD, ASKED):
             return f"its request was answered with HTTP {self.answered}" if self.answered else "it never became a WebSocket"
         fault = f" as its client broke a rule ({self.misbehaved})" if self.misbehaved else ""
