@@ -272,7 +272,8 @@ def test_the_state_is_told_in_words() -> None:
         harness.put(Publish("africa", "t", b'{"x":"%b"}' % (b"y" * 1_000)))
     lines = list(scene_of(harness.hub, range(1, 3)))
 
-    assert lines[0].startswith("2 connections, 2 of them open; ")
+    assert lines.pop(0) == "2 connections, 2 of them open"
+    assert lines[0].endswith(" bytes unsent, 0 received and not handled")
     assert lines[1] == f"connection {ada.conn}: open"
     assert lines[2].startswith(f"connection {eve.conn}: open, ")
     assert lines[3] == f"room 'africa': epoch {EPOCH}, at offset 20; 2 members"

@@ -36,9 +36,9 @@ SMALL = HubConfig(unsent_bytes_low=2_000, unsent_bytes_high=6_000, tail_bytes_ro
 ASKING = Policy(authorized=True)
 
 
-def publish(harness: Harness, count: int, size: int = 10, **more: str) -> None:
+def publish(harness: Harness, count: int, size: int = 10) -> None:
     for _ in range(count):
-        harness.put(Publish(ROOM, "chat", b'{"text":"%b"}' % (b"x" * size), **more))
+        harness.put(Publish(ROOM, "chat", b'{"text":"%b"}' % (b"x" * size)))
 
 
 def member(harness: Harness, **since: object) -> Peer:
@@ -314,7 +314,9 @@ def test_what_was_trimmed_is_told_with_the_gap() -> None:
     harness.log.trim(ROOM, 4)
     harness.deliver_all()
 
-    assert "it was trimmed: the log begins behind 4 by now; it was told $gap from 1 to 4" in first(harness, peer.conn, 3)
+    assert "it was trimmed: the log begins behind 4 by now; it was told $gap from 1 to 4" in first(
+        harness, peer.conn, 3
+    )
     assert first(harness, peer.conn, 5).startswith("Yes: ")
 
 

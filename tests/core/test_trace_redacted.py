@@ -20,7 +20,7 @@ from vixws_core.wire.frames import PING, encode_frame
 
 from .harness import MASK
 
-SECRETS = ("hunter2", "sesame", "s3ss10n", "payl0ad", "203.0.113.9", "b1scuit")
+SECRETS = ["hunter2", "sesame", "payl0ad", "203.0.113.9", "b1scuit"]
 
 
 def redacted(head: Head, steps: list[tuple[float, Any, Any]]) -> tuple[Head, list[tuple[float, Any, Any]], int]:
@@ -40,7 +40,9 @@ def redacted(head: Head, steps: list[tuple[float, Any, Any]]) -> tuple[Head, lis
 def shown(data: bytes) -> bytes:
     """A trace with its base64 decoded as well, and what is masked unmasked."""
     parts = [base64.b64decode(part) for part in re.findall(rb'"([A-Za-z0-9+/]{8,}={0,2})"', data) if len(part) % 4 == 0]
-    unmasked = [bytes(byte ^ MASK[at % 4] for at, byte in enumerate(part[start:])) for part in parts for start in range(4)]
+    unmasked = [
+        bytes(byte ^ MASK[at % 4] for at, byte in enumerate(part[start:])) for part in parts for start in range(4)
+    ]
     return b"".join([data, *parts, *unmasked])
 
 
@@ -56,7 +58,9 @@ def test_nothing_secret_stands_in_the_copy_and_it_replays_bit_for_bit() -> None:
     peer.join("africa")
     for number in range(30):
         peer.publish("africa", "payl0ad" * 20, mid=f"m{number % 20}")
-    peer.send("payl0ad, and no json", '{"type":"x","payload":{"payl0ad":[[1]]}}', {"type": "app", "payload": {"a": "payl0ad"}})
+    peer.send(
+        "payl0ad, and no json", '{"type":"x","payload":{"payl0ad":[[1]]}}', {"type": "app", "payload": {"a": "payl0ad"}}
+    )
     peer.send_binary(b"payl0ad")
     peer.raw(encode_frame(PING, b"payl0ad", MASK))
     harness.put(Send(peer.conn, b'{"payl0ad":1}'), Send(peer.conn, b"payl0ad"), Publish("africa", "t", b"{}"))
@@ -75,9 +79,7 @@ def test_nothing_secret_stands_in_the_copy_and_it_replays_bit_for_bit() -> None:
     head, steps, others = redacted(head_of(harness.hub.config), harness.steps)
     data = written(head, steps)
 
-    assert [word for word in SECRETS if word.encode() in shown(original)] == [
-        word for word in SECRETS if word != "s3ss10n"
-    ]
+    assert [word for word in SECRETS if word.encode() in shown(original)] == SECRETS
     assert [word for word in SECRETS if word.encode() in shown(data)] == []
     assert replay(data).difference is None
     assert others == 0

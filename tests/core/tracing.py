@@ -14,11 +14,17 @@ from vixws_core.trace.replaying import Replay
 __all__ = ["explain", "head_of", "lines_of", "replay", "written"]
 
 
-def head_of(
-    config: HubConfig | None = None, seed: bytes = b"\0", policy: Policy | None = None, **more: Any
-) -> Head:
+def head_of(config: HubConfig | None = None, seed: bytes = b"\0", policy: Policy | None = None, **more: Any) -> Head:
     """The head of a trace of a hub that is made so."""
-    known: dict[str, Any] = {"version": "1", "python": "3", "zlib": "1", "run": "r", "first": 0, "clock": 0.0, "wall": 0.0}
+    known: dict[str, Any] = {
+        "version": "1",
+        "python": "3",
+        "zlib": "1",
+        "run": "r",
+        "first": 0,
+        "clock": 0.0,
+        "wall": 0.0,
+    }
     return Head(**known | {"hub": config or HubConfig(), "policy": policy or Policy(), "seed": seed} | more)
 
 

@@ -22,7 +22,9 @@ BATCH_STEPS: Final = 64
 def redact(head: Head, records: Iterator[Record | Check | None], out: str, sources: Sequence[str]) -> int:
     """Writes the copy, private as the trace, where nothing is yet; says how many steps decide otherwise in it."""
     if head.first:
-        raise TraceError(f"the trace begins with step {head.first}: expected the hub's first steps, or no redacted copy")
+        raise TraceError(
+            f"the trace begins with step {head.first}: expected the hub's first steps, or no redacted copy"
+        )
     try:
         file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:

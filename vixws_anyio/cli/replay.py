@@ -131,7 +131,7 @@ class _Parts:
 
 def _open(path: str, stack: ExitStack) -> BinaryIO:
     try:
-        file = stack.enter_context(open(path, "rb", opener=_without_waiting))
+        file = stack.enter_context(open(path, "rb", opener=_without_waiting))  # noqa: SIM115 - the stack closes it
     except OSError as exc:
         raise CommandFailed(f"{path}: {exc.strerror}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -253,5 +253,3 @@ def _search(parts: _Parts, asked: tuple[int, str, int] | None) -> int:
         "without them no hub gets to where this one was; --explain looks through what is left"
     )
     return FAILED
-
-

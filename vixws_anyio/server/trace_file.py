@@ -78,7 +78,10 @@ class TraceFile:
         self._put(head)
 
     def write(self, lines: bytes, head: Callable[[], bytes]) -> None:
-        """Appends whole lines; begins another part, with a head of its own, where this one is full. Raises: `OSError`."""
+        """Appends whole lines; begins another part, with a `head` of its own, where this one is full.
+
+        Raises: `OSError`.
+        """
         if self._written + len(lines) > self._part:
             self._turn(head())
         self._put(lines)

@@ -118,8 +118,8 @@ class Recorder:
                     lines, outcomes = self._rest()
                 if outcomes:
                     queue.append((len(outcomes), encode_batch(lines, outcomes)))
-                for steps, lines in queue:
-                    self._file.write(lines, self._head_of)
+                for steps, data in queue:
+                    self._file.write(data, self._head_of)
                     self._steps += steps
                 if closing:
                     break
@@ -145,7 +145,9 @@ class Recorder:
     def _head_of(self) -> bytes:
         """The head of a further part."""
         head = self._head
-        return encode_head(Head(**{name: getattr(head, name) for name in head.__struct_fields__} | {"first": self._steps}))
+        return encode_head(
+            Head(**{name: getattr(head, name) for name in head.__struct_fields__} | {"first": self._steps})
+        )
 
 
 @asynccontextmanager

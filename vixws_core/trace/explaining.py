@@ -188,5 +188,3 @@ class Explainer:
         except (ValueError, OverflowError, OSError):
             text = f"Unix time {wall}"
         return f"at step {moment.step} ({text})"
-
-

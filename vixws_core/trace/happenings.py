@@ -99,9 +99,13 @@ class Life:
         frames = [each for each in heard if each.code]
         closed = [each for each in step.effects if isinstance(each, Closed) and each.conn == self.conn]
         code, reason = (frames[-1].code, frames[-1].reason) if frames else (0, "")
-        words = f"with {code}" + (f" ({_MEANINGS[code]})" if code in _MEANINGS else "") + (f", {reason}" if reason else "")
+        words = (
+            f"with {code}" + (f" ({_MEANINGS[code]})" if code in _MEANINGS else "") + (f", {reason}" if reason else "")
+        )
         if isinstance(input, Disconnected):
-            return f"its transport ended{', ' + input.reason if input.reason else ''}" + ("" if closed else ", before any close frame")
+            return f"its transport ended{', ' + input.reason if input.reason else ''}" + (
+                "" if closed else ", before any close frame"
+            )
         if isinstance(input, Close):
             return f"the application closed it {words}"
         if code == CLOSE_REPLACED and isinstance(input, BytesReceived):
@@ -109,7 +113,11 @@ class Life:
         if not self.misbehaved and (before is ENDING or (code and not reason and self._is_asked(step))):
             return f"its client closed it {words}"
         if before in (HEAD, ASKED):
-            return f"its request was answered with HTTP {self.answered}" if self.answered else "it never became a WebSocket"
+            return (
+                f"its request was answered with HTTP {self.answered}"
+                if self.answered
+                else "it never became a WebSocket"
+            )
         fault = f" as its client broke a rule ({self.misbehaved})" if self.misbehaved else ""
         return f"the server closed it {words}{fault}" if code else f"the server ended it without a close frame{fault}"
 
@@ -154,14 +162,14 @@ class RoomLog:
         elif isinstance(input, StoreAppended) and input.request in self._asked:
             self._told(step, input.ep, input.off, ())
             if input.dup:
-                del self.repeats[: -_NOTED_MAX]
+                del self.repeats[:-_NOTED_MAX]
                 self.repeats.append((moment_of(step), input.off, self._asked[input.request]))
         elif isinstance(input, StoreFailed) and input.request in self._asked:
             if self._asked[input.request] == READ:
                 self.failures += 1
                 self.failure = f"{input.code} at step {step.number}"
             else:
-                del self.refusals[: -_NOTED_MAX]
+                del self.refusals[:-_NOTED_MAX]
                 self.refusals.append((moment_of(step), input.code))
         if isinstance(input, StoreRead | PositionKnown | StoreAppended | StoreFailed):
             self._asked.pop(input.request, None)
@@ -220,5 +228,5 @@ class Rights:
         return next(iter(self._asked.values()), "")
 
     def _note(self, step: Step, words: str) -> None:
-        del self.refused[: -_NOTED_MAX]
+        del self.refused[:-_NOTED_MAX]
         self.refused.append((moment_of(step), words))

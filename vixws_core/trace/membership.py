@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..hub.sessions.grants import REVOKED
 from ..hub.hub import Hub
 from ..hub.model import SENDABLE
 from ..hub.place import Place
+from ..hub.sessions.grants import REVOKED
 from ..inputs import Authorized, Join, Leave, LeaveAll, Revoke, StoreRead
 from .happenings import Life, Moment, RoomLog, moment_of
 from .hearing import Heard
@@ -94,8 +94,10 @@ class Memberships:
         by_app = isinstance(input, Join) and (input.conn, input.room) == (self.conn, self.room) and not step.raised
         placed = self.now.start is not None
         by_app = by_app and (input.since is not None or input.last > 0)
-        return by_app or (placed and place.asking and not place.held and not self.now.place.asking) or (
-            placed and joined is not None and not self.now.place.asking
+        return (
+            by_app
+            or (placed and place.asking and not place.held and not self.now.place.asking)
+            or (placed and joined is not None and not self.now.place.asking)
         )
 
     def _go_on(
@@ -149,7 +151,7 @@ class Memberships:
         if floor >= off:
             why = f"it was trimmed: the log begins behind {floor} by now"
         elif any(row.off == off for row in rows):
-            why = "the log has it, but no client could read it: its type, its payload or its size is none of the protocol's"
+            why = "the log has it, but no client could read it: its type, payload or size is none of the protocol's"
         elif rows or isinstance(input, StoreRead):
             why = "the log has no such entry any more: it is damaged, or was lost"
         else:

@@ -15,7 +15,7 @@ __all__ = ["Difference", "Replay", "Step"]
 
 
 UNCHECKED_MAX: Final = 1_000
-"""Most steps without a check; a server writes one after 64 at most, and whatever was kept of them is held until then."""
+"""Most steps without a check; a server writes one after 64 at most, and what they gave is kept until then."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -112,7 +112,8 @@ class Replay:
         first = self.steps - len(outcomes)
         if check.steps != len(outcomes):
             raise TraceError(
-                f"line {check.line}: expected a check of {len(outcomes)} steps, got one of {check.steps}: lines are missing"
+                f"line {check.line}: expected a check of {len(outcomes)} steps, got one of {check.steps}: "
+                "lines are missing"
             )
         if digest_of(outcomes) != check.crc:
             self._differs(first, check.line, "the hub gave other effects than when it was recorded")

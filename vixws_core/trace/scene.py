@@ -12,9 +12,8 @@ __all__ = ["scene_of"]
 
 def scene_of(hub: Hub, conns: range) -> Iterator[str]:
     """Lines about the connections whose numbers are in `conns`, and about the rooms."""
-    yield f"{hub.connections} connections, {hub.sessions} of them open; {hub.unsent_bytes} bytes unsent, {hub.received_bytes} received and not handled" + (
-        "; draining" if hub.draining else ""
-    )
+    yield f"{hub.connections} connections, {hub.sessions} of them open{'; draining' if hub.draining else ''}"
+    yield f"{hub.unsent_bytes} bytes unsent, {hub.received_bytes} received and not handled"
     for conn in conns:
         state = hub.state_of(conn)
         if state is None:

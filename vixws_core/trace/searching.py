@@ -47,7 +47,7 @@ class Search:
             BytesFlushed: self._flush,
             BytesReceived: self._received,
         }
-        self._words = {
+        self._words: dict[type, str] = {
             Connected: "it connected, from {0.peer}",
             Accept: "it was accepted",
             Disconnected: "its transport ended ({0.reason})",
@@ -92,8 +92,8 @@ class Search:
         """What the inputs tell, and what they cannot."""
         what = f"offset {self.off} of room {self.room!r}"
         lines = [
-            f"Not known: the steps before {self._first} are not in the trace any more (traceSize), so what the hub sent "
-            "cannot be replayed. What it was told of:"
+            f"Not known: the steps before {self._first} are not in the trace any more (traceSize), so what the hub "
+            "sent cannot be replayed. What it was told of:"
         ]
         if self._told:
             lines.append(f"{what} was stored {self._told}")
