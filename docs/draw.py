@@ -44,11 +44,12 @@ def layers() -> str:
     for module, below in TABLE.items():
         folders.setdefault(module.partition(".")[0], {})[module] = below
     upper = [_box(name, stack(folders.pop(name))) for name in ("app", "client", "hub")]
-    wire = stack(folders.pop("wire"))
+    trace, wire = stack(folders.pop("trace")), stack(folders.pop("wire"))
     assert not folders, f"{', '.join(folders)}: expected to be drawn somewhere"
     height = max(len(box) for box in upper)
     lines = [" ".join(line) for line in zip(*(_on_the_floor(box, height) for box in upper), strict=True)]
     width = len(lines[-1])
+    lines = [*_box("trace", trace, width), *lines]
     lines += _box("wire", wire, width)
     lines += _box("the ground, which all packages may import", stack(GROUND), width)
     return _as_text(lines)

@@ -99,10 +99,11 @@ TABLE: Final = {
     "trace.replaying": "hub.hub trace.lines",
     "trace.hearing": "wire.envelope wire.inflate",
     "trace.happenings": "trace.replaying trace.hearing",
-    "trace.explaining": "trace.happenings",
+    "trace.membership": "trace.happenings",
+    "trace.explaining": "trace.membership",
     "trace.searching": "trace.lines",
     "trace.scene": "hub.hub",
-    "trace.redacting": "trace.replaying wire.envelope wire.inflate",
+    "trace.redacting": "trace.lines wire.envelope wire.inflate",
 }
 """The layers above the ground, from below."""
 

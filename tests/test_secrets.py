@@ -25,6 +25,7 @@ ALLOWED = frozenset(
         "header[0] != 'cookie'",
         "scheme.lower() == 'bearer'",
         "1 <= len(secret) <= 64",
+        "1 <= len(found.secret) <= 64",
     )
 )
 """Comparisons that look at no secret's content."""

@@ -337,9 +337,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["serve", "--app", "json:loads"], "vixws serve: --app: json:loads: expected a vixws_anyio.Server, got a function"),
     (["config", "--port", "-1"], 'vixws config: --port: expected an integer from 0 to 65535, got "-1"'),
     ([], "vixws: the following arguments are required: COMMAND (try vixws --help)"),
-    (["frobnicate"], "vixws: unknown command 'frobnicate', expected serve, config, tail, publish or store (try vixws "
-     "--help)"),
-    (["srve"], "vixws: unknown command 'srve' (did you mean serve?), expected serve, config, tail, publish or store"),
+    (["frobnicate"], "vixws: unknown command 'frobnicate', expected serve, config, tail, publish, store or "
+     "replay (try vixws --help)"),
+    (["srve"], "vixws: unknown command 'srve' (did you mean serve?), expected serve, config, tail, publish, "
+     "store or replay"),
     (["store", "chek"], "vixws store: unknown action 'chek' (did you mean check?), expected stats, history, check, "
      "repair, trim, redact or rotate-epoch (try vixws store --help)"),
 ]  # fmt: skip
@@ -494,8 +495,9 @@ def test_help_names_every_flag_and_begins_with_those_that_one_needs(capsys: pyte
         "--tls-key",
         "--log-format",
         "--log-level",
+        "--trace",
     ]
-    assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms", "authentication"]
+    assert [part.split(":")[0] for part in rest] == ["connections", "the store", "rooms", "authentication", "the trace"]
     assert "--log-format text|json" in text
     assert all(re.search(rf"^  {setting.flag}\b", text, re.MULTILINE) for setting in SETTINGS)
     assert "--max-message-size BYTES" in text

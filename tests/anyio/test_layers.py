@@ -44,9 +44,11 @@ LAYERS = {
     "server/turned_away": "logs",
     "server/acceptor": "server/listeners server/tls transport/driver transport/stream",
     "server/retaining": "config/config",
+    "server/trace_file": "",
+    "server/tracing": "server/trace_file logs",
     "server/runtime": (
-        "server/acceptor server/admission server/ending server/handlers server/memory server/pages server/turned_away"
-        " transport/loops"
+        "server/acceptor server/admission server/ending server/handlers server/memory server/pages server/tracing"
+        " server/turned_away transport/loops"
     ),
     "server/server": "server/retaining server/runtime server/signals",
     "server": "server/server",
@@ -71,7 +73,9 @@ LAYERS = {
     "cli/talk": "cli/loglines cli/messages client/client",
     "cli/upkeep": "cli/flags",
     "cli/store": "cli/upkeep cli/messages",
-    "cli/main": "cli/config cli/serve cli/store cli/talk",
+    "cli/redact": "cli/terminal",
+    "cli/replay": "cli/flags cli/redact",
+    "cli/main": "cli/config cli/replay cli/serve cli/store cli/talk",
     "cli": "cli/main",
     "__main__": "cli/main",
 }

@@ -11,7 +11,7 @@ from vixws_anyio.config.settings import SETTINGS
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| [^|]+ \| `(\w+)` \| `([^`]+)` \|", PAGE, re.MULTILINE)
 NO_LIMITS = {"trustedProxies", "host", "port", "backend", "uvloop", "tlsCert", "tlsKey", "url", "listen", "unstored"}
-NO_LIMITS |= {"access", "retention", "allowedOrigins", "cancelHandlers", "deflate", "format", "level"}
+NO_LIMITS |= {"access", "retention", "allowedOrigins", "cancelHandlers", "deflate", "format", "level", "trace"}
 
 
 def test_every_limit_is_on_the_page_with_its_default() -> None:

@@ -23,7 +23,7 @@ _TITLES: Final = {
     "metrics": "tuning metrics",
     "rooms": "tuning rooms",
     "auth": "tuning authentication",
-    "log": "the log",
+    "log": "tuning the trace",
 }
 _FIRST: Final = (
     "host",
