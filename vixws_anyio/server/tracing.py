@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 import zlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from threading import Condition, Thread
@@ -31,6 +31,8 @@ BATCH_STEPS: Final = 64
 
 QUEUE_BYTES_MAX: Final = 67_108_864
 """Bytes that may wait for the disk; one that is slower for so long ends the trace, never the server."""
+WRITE_BYTES: Final = 262_144
+"""Bytes of one write, where no batch alone has more."""
 HURRY_BYTES: Final = 1_048_576
 """So many bytes that wait wake the writer before its time."""
 
@@ -118,7 +120,7 @@ class Recorder:
                     lines, outcomes = self._rest()
                 if outcomes:
                     queue.append((len(outcomes), encode_batch(lines, outcomes)))
-                for steps, data in queue:
+                for steps, data in _joined(queue):
                     self._file.write(data, self._head_of)
                     self._steps += steps
                 if closing:
@@ -148,6 +150,19 @@ class Recorder:
         return encode_head(
             Head(**{name: getattr(head, name) for name in head.__struct_fields__} | {"first": self._steps})
         )
+
+
+def _joined(queue: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same in fewer pieces: each write lets go of the interpreter, and has to wait for it again."""
+    count, size, parts = 0, 0, list[bytes]()
+    for steps, data in queue:
+        if parts and size + len(data) > WRITE_BYTES:
+            yield count, b"".join(parts)
+            count, size, parts = 0, 0, []
+        count, size = count + steps, size + len(data)
+        parts.append(data)
+    if parts:
+        yield count, b"".join(parts)
 
 
 @asynccontextmanager
