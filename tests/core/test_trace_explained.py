@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 
-from tests.core.harness import EPOCH, Harness, Peer, close_frame
+from tests.core.harness import EPOCH, Harness, Peer, close_frame, upgrade_request
 from tests.core.tracing import explain
 from vixws_core import HubConfig
 from vixws_core.codes import STORE_UNAVAILABLE
@@ -24,6 +24,7 @@ from vixws_core.inputs import (
     Publish,
     Respond,
     Revoke,
+    Send,
     RoomAdvanced,
     Shutdown,
     StoreFailed,
@@ -443,3 +444,84 @@ def test_a_connection_without_an_address_is_from_somewhere() -> None:
     harness.put(RoomAdvanced(ROOM, EPOCH, 1, ()))
 
     assert any("connection 7: from somewhere" in line for line in explain(harness, 7, ROOM, 1))
+
+
+# ---- what is rarer ---------------------------------------------------------------------------------
+
+
+def test_a_member_without_hello_is_told_that_it_heard_nothing_of_another_log() -> None:
+    harness = Harness(SMALL)
+    peer = harness.connect()
+    harness.put(Join(peer.conn, ROOM))
+    publish(harness, 1)
+    harness.put(RoomAdvanced(ROOM, "e2", 5, (), None))
+
+    answer = first(harness, peer.conn, 4)
+
+    assert "the room has another log now (epoch e2); it was told nothing, for it never said $hello" in answer
+
+
+def test_a_member_without_hello_that_jumps_over_a_fork_is_told_so() -> None:
+    harness = Harness(SMALL)
+    publish(harness, 3)
+    harness.store_held = True
+    peer = harness.connect()
+    harness.put(Join(peer.conn, ROOM, last=2))
+    harness.deliver()
+    (ask,) = harness.asks
+    assert isinstance(ask, ReadStore)
+    harness.put(StoreRead(ask.request, EPOCH, 0, 3, (row(2), row(3)), id_at="other", head_id=row(3).id))
+
+    assert "the log has other messages than it had (fork); it was told nothing" in first(harness, peer.conn, 2)
+
+
+def test_a_member_without_hello_whose_right_is_over_is_told_so() -> None:
+    policy = Policy(authenticated=True)
+    harness = Harness(policy=policy)
+    harness.accepting = False
+    peer = harness.connect()
+    harness.put(Accept(peer.conn, user="ada"), Join(peer.conn, ROOM), Revoke("ada", ROOM))
+    publish(harness, 1)
+
+    assert "its right to be there was over (revoked)" in first(harness, peer.conn, 1, policy)
+
+
+def test_who_took_too_little_of_what_came_before_is_told_so_and_who_waits_for_entries() -> None:
+    harness = Harness(SMALL)
+    publish(harness, 20, 400)
+    peer = member(harness, since={"ep": EPOCH, "off": 0})
+    slow = harness.client()
+    slow.takes = False
+    slow.join(ROOM, since={"ep": EPOCH, "off": 0})
+    ahead = harness.client()
+    ahead.join(ROOM, since={"ep": EPOCH, "off": 20})
+    harness.store_held = True
+    harness.put(RoomAdvanced(ROOM, EPOCH, 22, (row(22),)))
+
+    assert "it had not taken enough of what it was sent before (unsentLow)" in first(harness, slow.conn, 20)
+    assert first(harness, peer.conn, 20).startswith("Yes: ")
+    assert "a page of the log was asked for" in first(harness, ahead.conn, 22)
+
+
+def test_a_room_of_which_nothing_was_told_has_no_end() -> None:
+    harness = Harness()
+    peer = harness.client()
+
+    assert "nothing was read from or written to the room's log" in first(harness, peer.conn, 1)
+
+
+def test_a_time_that_no_calendar_has_is_told_as_a_number() -> None:
+    harness = Harness()
+    peer = harness.client(ROOM)
+    publish(harness, 1)
+
+    assert "(Unix time 1e+300)" in explain(harness, peer.conn, ROOM, 1, wall=1e300)[0]
+
+
+def test_what_is_sent_as_it_is_or_compressed_is_read_as_well() -> None:
+    harness = Harness(HubConfig(deflate=True))
+    peer = harness.connect(request=upgrade_request("Sec-WebSocket-Extensions: permessage-deflate"))
+    harness.put(Join(peer.conn, ROOM), Send(peer.conn, b"\x00", binary=True), Send(peer.conn, b"no json"))
+    publish(harness, 1, 2_000)
+
+    assert first(harness, peer.conn, 1).startswith("Yes: ")

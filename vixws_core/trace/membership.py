@@ -10,6 +10,7 @@ from ..hub.model import SENDABLE
 from ..hub.place import Place
 from ..hub.sessions.grants import REVOKED
 from ..inputs import Authorized, Join, Leave, LeaveAll, Revoke, StoreRead
+from ..wire.envelope import is_readable
 from .happenings import Life, Moment, RoomLog, moment_of
 from .hearing import Heard
 from .replaying import Step
@@ -150,12 +151,12 @@ class Memberships:
         floor = input.floor if isinstance(input, StoreRead) else place.floor
         if floor >= off:
             why = f"it was trimmed: the log begins behind {floor} by now"
+        elif not place.told and any(row.off == off and is_readable(row) for row in rows):
+            why = "the log has other messages than it had (fork)"
         elif any(row.off == off for row in rows):
             why = "the log has it, but no client could read it: its type, payload or size is none of the protocol's"
-        elif rows or isinstance(input, StoreRead):
-            why = "the log has no such entry any more: it is damaged, or was lost"
         else:
-            why = "the hub passed over it"
+            why = "the log has no such entry any more: it is damaged, or was lost"
         return why + (told or silent)
 
     def _why_waiting(self, place: Place, log: RoomLog, hub: Hub) -> str:
@@ -188,17 +189,15 @@ class Memberships:
             if each.type == "$kicked":
                 return f"it was put out ($kicked, {each.payload.get('code')}): its right to be there was over"
         if hub.state_of(self.conn) not in SENDABLE:
-            return life.why or "the connection ended"
+            return life.why
         if isinstance(input, Leave | LeaveAll):
             return "the application took it out of the room"
         if isinstance(input, Revoke | Authorized):
             return f"its right to be there was over ({REVOKED})"
         if any(each.type == "$left" for each in mine):
             return "it left, by $leave"
-        refusal = next((each.payload for each in mine if each.type == "$err"), None)
-        if refusal is not None:
-            return f"its join was refused with $err {refusal.get('code')}"
-        return "it left"
+        refusal = next((each.payload.get("code") for each in mine if each.type == "$err"), "an error")
+        return f"its join was refused with $err {refusal}"
 
 
 def _rows(heard: Heard) -> list[dict[str, object]]:
