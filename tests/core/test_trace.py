@@ -126,6 +126,24 @@ def test_effects_that_look_alike_have_other_digests(one: Any, two: Any) -> None:
     assert digest(one) == digest(one)
 
 
+def test_effects_that_cannot_be_packed_have_a_digest_all_the_same() -> None:
+    one, two = (digest_of([outcome_of([Joined(1, name)])]) for name in ("\ud800", "\ud801"))
+
+    assert one != two
+    assert one == digest_of([outcome_of([Joined(1, "\ud800")])])
+
+
+def test_a_replay_goes_on_to_the_check_behind_the_step_that_is_asked_for() -> None:
+    harness = Harness()
+    harness.client("africa")
+    lines = lines_of(written(head_of(), harness.steps, 4))
+    found = Replay(read_head(lines[0]))
+    steps = [step.number for step in found.run(read_lines(lines[1:]), 5)]
+
+    assert steps == list(range(8))
+    assert (found.unchecked, found.difference) == (0, None)
+
+
 # ---- what is odd ----------------------------------------------------------------------------------
 
 
@@ -270,7 +288,7 @@ def test_the_state_is_told_in_words() -> None:
     eve.takes = False
     for _ in range(20):
         harness.put(Publish("africa", "t", b'{"x":"%b"}' % (b"y" * 1_000)))
-    lines = list(scene_of(harness.hub, range(1, 3)))
+    lines = list(scene_of(harness.hub, range(9)))
 
     assert lines.pop(0) == "2 connections, 2 of them open"
     assert lines[0].endswith(" bytes unsent, 0 received and not handled")
@@ -281,6 +299,10 @@ def test_the_state_is_told_in_words() -> None:
     assert lines[5].startswith(f"  connection {eve.conn}: reads on at offset ")
     assert lines[5].endswith("; parked, as it does not take what it is sent")
     assert lines[6:] == ["room 'tmp': not stored; 1 members", f"  connection {ada.conn}: live"]
+    harness.finishing = False
+    ada.send({"type": "app"}, {"type": "app"})
+    ada.send({"type": "app"}, {"type": "app"})
+    assert any(line.endswith("messages wait for their handler") for line in scene_of(harness.hub, range(9)))
 
 
 def test_checks_and_unused_kinds_are_told_apart() -> None:

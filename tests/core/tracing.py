@@ -56,9 +56,7 @@ def replay(data: bytes | Iterable[bytes]) -> Replay:
     return found
 
 
-def explain(
-    harness: Harness, conn: int, room: str, off: int, policy: Policy | None = None, **more: Any
-) -> list[str]:
+def explain(harness: Harness, conn: int, room: str, off: int, policy: Policy | None = None, **more: Any) -> list[str]:
     """What a trace of all that a harness did says of a message; the trace must replay bit for bit."""
     head = head_of(harness.hub.config, policy=policy, **more)
     lines = lines_of(written(head, harness.steps))

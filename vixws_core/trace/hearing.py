@@ -41,7 +41,6 @@ class Hearing:
         """Bytes put into its outbox,"""
         self.flushed: int = 0
         """and of these, handed to the operating system."""
-        self._head = b""
         self._reader: FrameReader | None = None
 
     def see(self, input: object, effects: Sequence[Effect]) -> Iterator[Heard]:
@@ -60,11 +59,7 @@ class Hearing:
 
     def _read(self, data: bytes) -> Iterator[Heard]:
         if self._reader is None:
-            self._head += data
-            head, found, data = self._head.partition(b"\r\n\r\n")
-            if not found:
-                return
-            self._head = b""
+            head, _, data = data.partition(b"\r\n\r\n")  # A response is sent in one go.
             kind = InflatingReader if b"permessage-deflate" in head else FrameReader
             self._reader = kind(client=True, message_bytes_max=1 << 30)
         for item in self._reader.feed(data):

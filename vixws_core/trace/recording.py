@@ -9,10 +9,11 @@ from ..effects import Effect
 from ..inputs import Input
 from ..protocols import Consumer
 from ..pump import Door, Pump
-from .lines import ALIKE, Line, Outcome, outcome_of
+from .lines import ALIKE, INPUTS, Line, Outcome, outcome_of
 
 __all__ = ["TracedPump"]
 
+_NAMES: Final[dict[type[Any], str]] = {kind: name for name, kind in INPUTS.items()}
 _IS_ALIKE: Final = 1 << 32
 """A bit above those by which a pump knows who sees a step."""
 
@@ -62,7 +63,7 @@ class TracedPump(Pump[Input, Effect]):
         marks, bits = self._marks, 0
         for effect in effects:
             bits |= marks.get(type(effect), 0)
-        self.lines.append((now, type(input).__name__, input))
+        self.lines.append((now, _NAMES[type(input)], input))
         outcomes = self.outcomes
         if bits < _IS_ALIKE:
             outcomes.append(effects)
