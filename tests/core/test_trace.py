@@ -312,3 +312,7 @@ def test_checks_and_unused_kinds_are_told_apart() -> None:
     assert kinds == [Record, Record, Check]
     assert replay(written(head_of(), [(1.0, Accept(1), []), (2.0, Join(1, "a"), [])])).steps == 2
     assert replay(written(head_of(), [(1.0, RoomAdvanced("a", "e", 1, ()), [])])).difference is None
+
+
+def test_nothing_is_read_behind_a_line_that_is_cut() -> None:
+    assert list(read_lines([GOOD[:-1], GOOD])) == [None]
