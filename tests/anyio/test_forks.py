@@ -318,3 +318,71 @@ def _kill(child: int) -> None:
             os.kill(child, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+CLIENT = """
+import os, sys, time, warnings
+
+import anyio
+
+from vixws_anyio import Client
+
+warnings.simplefilter("ignore")
+
+
+async def main(url):
+    async with Client(url) as client:
+        await client.wait_open()
+        await client.publish("africa", "x", {})
+        child = os.fork()
+        if child == 0:
+            time.sleep(120)
+            os._exit(0)
+        print(child, flush=True)
+        await anyio.sleep_forever()
+
+
+backend = sys.argv[2]
+options = {"use_uvloop": True} if backend == "uvloop" else {}
+anyio.run(main, sys.argv[1], backend="trio" if backend == "trio" else "asyncio", backend_options=options)
+"""
+
+
+def remote_ports(pid: int) -> set[int]:
+    """The ports that a process's TCP sockets are connected to."""
+    mine = {name[8:-1] for name in open_files(pid) if name.startswith("socket:[")}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2].partition(":")[2], 16) for row in rows if row[9] in mine}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_forked_child_keeps_no_connection_of_a_client(tmp_path: Path, loop: str) -> None:
+    """A server would never hear that the client is gone."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "client.py").write_text(CLIENT)
+    child = 0
+    with started(tmp_path) as served:
+        port = int(served.ready["port"])
+        process = subprocess.Popen(
+            [sys.executable, "client.py", f"ws://127.0.0.1:{port}/", loop],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            child = int(process.stdout.readline())
+            assert port in remote_ports(process.pid)
+            until = time.monotonic() + 5
+            while port in remote_ports(child) and time.monotonic() < until:
+                time.sleep(0.01)  # It lets go of it in its first moments.
+            assert port not in remote_ports(child)
+            assert alive(child)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+            _kill(child)

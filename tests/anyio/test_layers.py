@@ -16,7 +16,7 @@ LAYERS = {
     "transport/pieces": "",
     "transport/turns": "",
     "transport/interface": "transport/pieces transport/turns",
-    "transport/stream": "transport/interface",
+    "transport/stream": "transport/children transport/interface",
     "transport/socket": "transport/interface",
     "transport/driver": "transport/children transport/socket logs",
     "transport/on_asyncio": "transport/driver",

@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.streams.tls import TLSStream
 
 from vixws_core.client import ClientEffect, ClientInput, OpenTransport, TransportFailed, TransportOpened
@@ -16,6 +16,7 @@ from vixws_core.effects import CloseTransport, PauseReading, ResumeReading, Send
 from vixws_core.inputs import Disconnected, TimePassed
 from vixws_core.pump import Pump
 
+from ..transport import children
 from ..transport.interface import Transport
 from ..transport.stream import StreamTransport
 
@@ -161,6 +162,7 @@ class ClientDriver:
         plain: ByteStream | None = None
         try:
             plain = await anyio.connect_tcp(host, port)
+            children.keep_number(plain, plain.extra(SocketAttribute.raw_socket).fileno())
             stream: ByteStream = plain
             if asked.secure:
                 stream = await TLSStream.wrap(plain, hostname=host, ssl_context=self._tls, standard_compatible=False)
@@ -169,13 +171,16 @@ class ClientDriver:
             what = "TLS with" if plain is not None else "connecting to"
             self.put(TransportFailed(asked.conn, f"{what} {host}:{port} failed: {str(exc) or repr(exc)}"))
             if plain is not None:
+                children.forget(plain)
                 await anyio.aclose_forcefully(plain)
             return None
         except BaseException:
             if plain is not None:
+                children.forget(plain)
                 with anyio.CancelScope(shield=True):
                     await anyio.aclose_forcefully(plain)
             raise
+        children.forget(plain)  # From here on its transport keeps it.
         return stream
 
     async def _keep_time(self) -> None:

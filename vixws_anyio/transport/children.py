@@ -10,24 +10,42 @@ import os
 import socket
 import threading
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-__all__ = ["GUARD", "keep"]
+__all__ = ["GUARD", "forget", "keep", "keep_number"]
 
 GUARD: Final = threading.RLock()
 """Held from the making of a socket until it is kept, and while a process is forked: no child has one that is not."""
 
 _SOCKETS: Final[WeakSet[socket.socket]] = WeakSet()
+_NUMBERS: Final[WeakKeyDictionary[object, int]] = WeakKeyDictionary()
+"""Descriptors whose sockets belong to an event loop, by who uses them."""
 _nothing = -1
 """A descriptor of /dev/null, opened before it is needed: a child may have none left."""
 
 
 def keep(sock: socket.socket) -> None:
     """No child is to have this socket open."""
+    _prepare()
+    _SOCKETS.add(sock)
+
+
+def keep_number(owner: object, number: int) -> None:
+    """No child is to have this descriptor open, until `forget`, before it is closed, or the end of its owner."""
+    _prepare()
+    if number >= 0:
+        _NUMBERS[owner] = number
+
+
+def forget(owner: object) -> None:
+    """The owner's descriptor is to be closed. May be repeated."""
+    _NUMBERS.pop(owner, None)
+
+
+def _prepare() -> None:
     global _nothing
     if _nothing < 0:
         _nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    _SOCKETS.add(sock)
 
 
 def _let_go() -> None:
@@ -37,11 +55,11 @@ def _let_go() -> None:
     in the child may still use it, or close it.
     """
     try:
-        for sock in list(_SOCKETS):
-            number = sock.fileno()
+        for number in [*(sock.fileno() for sock in list(_SOCKETS)), *_NUMBERS.values()]:
             if number >= 0:
                 os.dup2(_nothing, number, inheritable=False)
         _SOCKETS.clear()
+        _NUMBERS.clear()
     finally:
         GUARD.release()
 

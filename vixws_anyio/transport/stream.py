@@ -10,6 +10,7 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from vixws_core.inputs import BytesReceived
 
+from . import children
 from .interface import LINGER_S, LOOK_S, READ_BYTES, Host, is_reset
 from .pieces import Piece, gather
 
@@ -39,6 +40,8 @@ class StreamTransport:
         self._looking = False
         self._sock: socket | None = stream.extra(SocketAttribute.raw_socket, None)
         """The socket beneath, where there is one."""
+        if self._sock is not None:
+            children.keep_number(self, self._sock.fileno())
 
     def flush(self) -> bool:
         """Wakes the writer, which takes all that comes until it is done."""
@@ -95,6 +98,7 @@ class StreamTransport:
                     tasks.cancel_scope.cancel()
         finally:
             self.driver.lost(self, self._reason)
+            children.forget(self)
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self.stream)
 
@@ -139,6 +143,7 @@ class StreamTransport:
 
     async def _last_words(self) -> None:
         """Says that our side is done, in the stream's own way, within a second."""
+        children.forget(self)
         with anyio.move_on_after(LINGER_S):
             try:
                 await self.stream.aclose()
