@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import pytest
+
 from vixws_core import HubConfig
-from vixws_core.inputs import EntryRedacted, Publish
+from vixws_core.effects import HistoryListed
+from vixws_core.inputs import EntryRedacted, ListHistory, Publish, StoreFailed
 from vixws_core.log import PureLog, message_id, run_asks
 from vixws_core.message import StoredMessage
 
@@ -76,6 +80,43 @@ def test_who_was_not_sent_it_yet_gets_the_redacted_form_only() -> None:
 
     assert told(late) == []
     assert [m["payload"] for m in messages if m["type"] == "card"] == [{"$redacted": True}, {"number": 12333}]
+
+
+@pytest.mark.parametrize("how", ["history", "application"])
+def test_what_was_read_just_before_comes_in_the_redacted_form(how: str) -> None:
+    harness = filled()
+    asker = harness.client()
+    harness.store_held = True
+    if how == "history":
+        asker.send({"type": "$history", "room": ROOM, "ref": "h", "payload": {"limit": 9}})
+    else:
+        harness.put(ListHistory(7, ROOM, 9, None, asker.conn))
+    asks, harness.asks = harness.asks, []
+    answers = run_asks(harness.log, asks, "")  # Read, and not yet told.
+    take_back(harness, 2)
+    asker.messages()
+    harness.put(*answers)
+
+    if how == "history":
+        (page,) = [message["payload"]["messages"] for message in asker.messages() if message["type"] == "$page"]
+        payloads = [message["payload"] for message in reversed(page)]
+    else:
+        (listed,) = harness.effects(HistoryListed)
+        payloads = [json.loads(row.payload_json) for row in listed.rows]
+    assert payloads == [{"number": 4111}, {"$redacted": True}, {"number": 12333}]
+    assert harness.hub._asks.redactions == [], "nothing is kept once it is answered"
+
+
+def test_a_read_that_fails_leaves_nothing_behind() -> None:
+    harness = filled()
+    asker = harness.client()
+    harness.store_held = True
+    asker.send({"type": "$history", "room": ROOM, "ref": "h", "payload": {"limit": 9}})
+    (ask,) = harness.asks
+    take_back(harness, 2)
+    harness.put(StoreFailed(ask.request, "store_unavailable", "no", True))
+
+    assert harness.hub._asks.redactions == []
 
 
 def test_a_room_without_members_ignores_it() -> None:

@@ -5,8 +5,13 @@ Whoever asks keeps one record here, under a fresh number; the answer gives the r
 
 from __future__ import annotations
 
-import msgspec
+from typing import TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
+from ..inputs import EntryRedacted, StoreListed, StoreRead
+from ..log import REDACTED_PAYLOAD
 from .lookup import HistoryAsked
 from .model import Member
 
@@ -70,6 +75,7 @@ class ListAsked(msgspec.Struct, frozen=True, gc=False):
     request: int
     conn: int | None
     weight: int
+    room: str
 
 
 class ProofAsked(msgspec.Struct, frozen=True, gc=False):
@@ -110,14 +116,19 @@ Ask = (
 """Whatever was asked."""
 
 
+Rows = TypeVar("Rows", StoreRead, StoreListed)
+
+
 class Asks:
     """The questions of one hub that are not answered."""
 
-    __slots__ = ("_last", "_open", "appends")
+    __slots__ = ("_last", "_open", "appends", "redactions")
 
     def __init__(self) -> None:
         self._last = 0
         self._open: dict[int, Ask] = {}
+        self.redactions: list[tuple[tuple[int, str], set[int]]] = []
+        """Entries that were redacted while they may have been read, by offset and id, and the numbers of the reads."""
         self.appends: int = 0
         """Open appends: a hub that shuts down waits for them."""
 
@@ -135,3 +146,35 @@ class Asks:
         if type(ask) is AppendAsked:
             self.appends -= 1
         return ask
+
+    # ---- what was read just before it was taken back ------------------------------------------------
+
+    def redacted(self, input: EntryRedacted) -> None:
+        """An entry was redacted: a read that is under way may bring what it was before."""
+        reads = {number for number, ask in self._open.items() if _room_read(ask) == input.room}
+        if reads:
+            self.redactions.append(((input.off, input.id), reads))
+
+    def as_now(self, input: Rows) -> Rows:
+        """The answer to a read, with the entries as they are now."""
+        places = {place for place, reads in self.redactions if input.request in reads}
+        self.ended(input.request)
+        if not places:
+            return input
+        rows = (
+            replace(row, payload_json=REDACTED_PAYLOAD) if (row.off, row.id) in places else row for row in input.rows
+        )
+        return replace(input, rows=tuple(rows))
+
+    def ended(self, number: int) -> None:
+        """A read was answered, or failed."""
+        for _, reads in self.redactions:
+            reads.discard(number)
+        self.redactions = [(place, reads) for place, reads in self.redactions if reads]
+
+
+def _room_read(ask: Ask) -> str | None:
+    """The room of which an ask reads messages."""
+    if isinstance(ask, PageAsked):
+        return ask.key[0]
+    return ask.room if isinstance(ask, HistoryAsked | ListAsked) else None

@@ -340,6 +340,8 @@ class Hub:
             self._publishing.appended(asked, input)
 
     def _store_read(self, input: StoreRead) -> None:
+        if self._asks.redactions:
+            input = self._asks.as_now(input)
         asked = self._asks.take(input.request)
         if type(asked) is PageAsked:
             self._cursors.read(asked, input)
@@ -355,6 +357,8 @@ class Hub:
             self._history.position_known(asked, input)
 
     def _listed(self, input: StoreListed) -> None:
+        if self._asks.redactions:
+            input = self._asks.as_now(input)
         asked = self._asks.take(input.request)
         if type(asked) is ListAsked:
             self._history.listed(asked, input)
@@ -375,6 +379,7 @@ class Hub:
             self._grants.forget_verdict(session)
 
     def _store_failed(self, input: StoreFailed) -> None:
+        self._asks.ended(input.request)
         asked = self._asks.take(input.request)
         if type(asked) is AppendAsked:
             self._publishing.failed(asked, input)

@@ -213,6 +213,7 @@ class Members:
 
     def redacted(self, input: EntryRedacted) -> None:
         """An entry was taken back: nothing of it is kept here, and whoever was sent it is told."""
+        self._asks.redacted(input)
         room = self._step.rooms.get(input.room)
         if room is None:
             return

@@ -173,7 +173,7 @@ class History:
         connection = None if input.conn is None else self._step.connections.get(input.conn)
         session = None if connection is None else connection.session
         conn = None if session is None else session.connection.id
-        request = self._asks.put(ListAsked(input.request, conn, self._page_weight))
+        request = self._asks.put(ListAsked(input.request, conn, self._page_weight, input.room))
         if session is not None:
             self._reading.owe(session, self._page_weight)
         self._step.out.append(ListStore(request, input.room, input.limit, input.before_id))
