@@ -15,7 +15,9 @@ from typing import Final, NamedTuple
 
 __all__ = ["CALLS", "Disk", "Op", "read_trace"]
 
-CALLS: Final = "openat,open,creat,pwrite64,pwritev,write,writev,ftruncate,fsync,fdatasync,unlink,unlinkat,rename,fallocate"
+CALLS: Final = (
+    "openat,open,creat,pwrite64,pwritev,write,writev,ftruncate,fsync,fdatasync,unlink,unlinkat,rename,fallocate"
+)
 """What `strace` has to show. Of these a store uses some; the others fail the reading, for nothing knows them."""
 
 PAGE: Final = 4_096

@@ -38,6 +38,12 @@ class Faults:
         self.faults = self.failed = self.kills = 0
         self.wrong: list[str] = []
 
+    def add(self, more: Faults) -> None:
+        """Adds the counts and the faults of some more."""
+        for name in ("faults", "failed", "kills"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.wrong += more.wrong
+
     def text(self) -> str:
         """The counts, for a person."""
         return (

@@ -45,6 +45,13 @@ class Killed:
         self.kills = self.acked = self.acks_least = self.unanswered = self.open_kills = self.delivered = 0
         self.wrong: list[str] = []
 
+    def add(self, more: Killed) -> None:
+        """Adds the counts and the faults of some more."""
+        for name in ("kills", "acked", "unanswered", "open_kills", "delivered"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.acks_least = min(self.acks_least or more.acks_least, more.acks_least or self.acks_least)
+        self.wrong += more.wrong
+
     def text(self) -> str:
         """The counts, for a person."""
         part = 100 * self.open_kills / max(1, self.kills)

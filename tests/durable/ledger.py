@@ -195,9 +195,6 @@ def held_of(rooms: Iterable[str], pages: Iterable[Page]) -> dict[str, Held]:
     """Pages of a store, each of a whole room, as what was read back."""
     found: dict[str, Held] = {}
     for room, page in zip(rooms, pages, strict=True):
-        rows = tuple(
-            Entry(row.off, int(row.id), row.ep, row.mid, row.payload_json)
-            for row in page.rows
-        )
+        rows = tuple(Entry(row.off, int(row.id), row.ep, row.mid, row.payload_json) for row in page.rows)
         found[room] = Held(page.ep, page.floor, page.head, rows)
     return found

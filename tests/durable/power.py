@@ -43,6 +43,12 @@ class Cuts:
         self.images = self.told = self.unsynced = self.renewed = self.lost = self.calls = 0
         self.wrong: list[str] = []
 
+    def add(self, more: Cuts) -> None:
+        """Adds the counts and the faults of some more."""
+        for name in ("images", "told", "unsynced", "renewed", "lost", "calls"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.wrong += more.wrong
+
     def text(self) -> str:
         """The counts, for a person."""
         return (
@@ -83,9 +89,7 @@ def history(seed: str, synchronous: str, images: int, cuts: Cuts, tree: Path = R
                 cuts.unsynced += disk.unsynced() > 0
                 seen = f"{seed}, life {life}, call {moment} of {len(ops)}"
                 _look(Path(folder) / f"{life}-{number}", made, deepcopy(ledger), synchronous, seen, cuts)
-            files = made if moments else {}
-            if not moments:
-                return
+            files = disk.image(random, random.choice(("nothing", *MODES)))
 
 
 def _traced(place: Path, synchronous: str, backend: str, seed: str, random: Random, tree: Path) -> list[Op]:

@@ -1,0 +1,84 @@
+"""Bugs that are planted in a copy of the store, each a mistake that somebody could make, and the proof that finds it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.serving import ROOT
+
+__all__ = ["BUGS", "Bug", "planted"]
+
+
+class Bug(NamedTuple):
+    """Which proof finds it, of which mode, and what is replaced: module of `vixws_store.sqlite`, text, other text."""
+
+    proof: str
+    synchronous: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+_COMMIT = (
+    '            self._db.execute("COMMIT")\n            self.files.after(self._db)\n            if result.advanced'
+)
+
+BUGS = {
+    "it answers before it commits": Bug(
+        "kill",
+        "FULL",
+        (
+            ("writer", _COMMIT, "            if result.advanced"),
+            (
+                "writer",
+                "        self.log.make_room(self._db)\n",
+                '        if self._db.in_transaction:\n            self._db.execute("COMMIT")\n'
+                "        self.log.make_room(self._db)\n",
+            ),
+        ),
+    ),
+    "it does not look at its files before it answers": Bug(
+        "cut", "FULL", (("writer", _COMMIT, _COMMIT.replace("            self.files.after(self._db)\n", "")),)
+    ),
+    "it does not sync what it answers": Bug(
+        "power", "FULL", (("epochs", 'f"PRAGMA synchronous = {synchronous}"', '"PRAGMA synchronous = NORMAL"'),)
+    ),
+    "its ids go on behind the highest one that is there": Bug(
+        "power",
+        "NORMAL",
+        (
+            ("epochs", "else max(found.limit, last_id)", "else last_id"),
+            ("writer", "            last_id += secrets.randbelow(1 << 31) + 1\n", "            secrets.randbelow(2)\n"),
+        ),
+    ),
+    "its mark is not synced": Bug("power", "NORMAL", (("mark", "        _sync(self._descriptor)\n", ""),)),
+    "its rooms keep their epoch after a loss": Bug(
+        "power", "NORMAL", (("epochs", 'epoch = "" if complete else renew_all(db)', 'epoch = ""'),)
+    ),
+    "it answers what failed": Bug(
+        "fail",
+        "FULL",
+        (
+            (
+                "writer",
+                "        except BaseException:\n            self._undo()\n            raise\n        self._appender.committed",
+                "        except sqlite3.Error:\n            self._undo()\n        self._appender.committed",
+            ),
+        ),
+    ),
+}
+
+
+def planted(bug: Bug, folder: Path) -> Path:
+    """A tree whose store has the bug. Raises: `AssertionError` where what is replaced does not stand there once."""
+    tree = folder / "tree"
+    tree.mkdir()
+    for name in ("vixws_core", "vixws_anyio", "vixws_metrics", "tests", "benchmarks"):
+        (tree / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "vixws_store", tree / "vixws_store", ignore=shutil.ignore_patterns("__pycache__"))
+    for module, old, new in bug.changes:
+        path = tree / "vixws_store" / "sqlite" / f"{module}.py"
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{module}: expected once, found {text.count(old)} times: {old!r}"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+    return tree
