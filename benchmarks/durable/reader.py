@@ -1,7 +1,7 @@
 """A member that reads a room to an offset: `python -m benchmarks.durable.reader PORT ROOM UNTIL`.
 
-Says `in` when it is a member, and at last one line: how many messages came, the last offset, how often one did not follow
-the one before, and how often it was told of another log or of a gap.
+Says `in` when it is a member, and at last one line: how many messages came, the last offset, how often one did not
+follow the one before, and how often it was told of another log or of a gap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A reader that is stopped by SIGSTOP while its room gets 200 MB: what the server's memory does, and what it reads after.
+"""A reader that is stopped by SIGSTOP while its room gets 200 MB: the server's memory, and what it reads after.
 
 After 30 s the server drops a connection that takes nothing; the reader then comes back and reads on from its position.
 """
@@ -42,35 +42,37 @@ def stopped(shape: Shape) -> list[Figure]:
 
 def _stopped(shape: Shape, backend: str, seconds: float) -> list[Figure]:
     count = shape.broadcast_bytes // BYTES
-    with tempfile.TemporaryDirectory(prefix="vixws-durable-", dir=shape.folder) as folder:
-        with served(backend, Path(folder) / "a.db") as server:
-            arguments = (str(server.port), "room", str(WARM + count))
-            reader = subprocess.Popen(
-                (sys.executable, "-m", "benchmarks.durable.reader", *arguments),
-                cwd=root,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            try:
-                assert reader.stdout is not None
-                if reader.stdout.readline() != "in\n":
-                    raise PeerError("the reader did not join")
-                peer = Peer(server.port)
-                _broadcast(peer, WARM)
-                progress(f"stopped: {backend}, {seconds:g} s")
-                began = time.monotonic()
-                with Memory(server.pid) as memory:
-                    reader.send_signal(signal.SIGSTOP)
-                    _broadcast(peer, count)
-                    took = time.monotonic() - began
-                    time.sleep(max(0.0, seconds - took))
-                reader.send_signal(signal.SIGCONT)
-                told, _ = reader.communicate(timeout=READ_S_MAX)
-                peer.close()
-            finally:
-                if reader.poll() is None:
-                    reader.kill()
-                    reader.wait()
+    with (
+        tempfile.TemporaryDirectory(prefix="vixws-durable-", dir=shape.folder) as folder,
+        served(backend, Path(folder) / "a.db") as server,
+    ):
+        arguments = (str(server.port), "room", str(WARM + count))
+        reader = subprocess.Popen(
+            (sys.executable, "-m", "benchmarks.durable.reader", *arguments),
+            cwd=root,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert reader.stdout is not None
+            if reader.stdout.readline() != "in\n":
+                raise PeerError("the reader did not join")
+            peer = Peer(server.port)
+            _broadcast(peer, WARM)
+            progress(f"stopped: {backend}, {seconds:g} s")
+            began = time.monotonic()
+            with Memory(server.pid) as memory:
+                reader.send_signal(signal.SIGSTOP)
+                _broadcast(peer, count)
+                took = time.monotonic() - began
+                time.sleep(max(0.0, seconds - took))
+            reader.send_signal(signal.SIGCONT)
+            told, _ = reader.communicate(timeout=READ_S_MAX)
+            peer.close()
+        finally:
+            if reader.poll() is None:
+                reader.kill()
+                reader.wait()
     received, last, broken, resets = map(int, told.split())
     missing = WARM + count - received + broken + resets
     name = f"stopped for {max(seconds, took):.0f} s, {shape.broadcast_bytes // 10**6} MB, {backend}"

@@ -1,7 +1,7 @@
 """All of each proof: `python -m tests.durable BASE [NAME,…]`; status 1 where something is wrong.
 
-Names are `kills`, `power`, `faults`, `filling` and `flips`; the seeds are made of BASE. Each prints what came of it, with
-what is wrong below, 20 lines at most. On a terminal a line shows how far it is.
+Names are `kills`, `power`, `faults`, `filling` and `flips`; the seeds are made of BASE. Each prints what came of it,
+with what is wrong below, 20 lines at most. On a terminal a line shows how far it is.
 """
 
 from __future__ import annotations
@@ -101,8 +101,11 @@ def _power(base: str) -> list[str]:
 
 def _fault_some(task: tuple[Any, ...], library: Path) -> Faults:
     found = Faults()
-    name, *words = task
-    {"fail": fail, "kill": kill}[name](library, *words, found)
+    name, synchronous, backend, scene, kind, at = task
+    if name == "fail":
+        fail(library, synchronous, backend, scene, kind, at, found)
+    else:
+        kill(library, synchronous, backend, scene, kind, at, found)
     return found
 
 

@@ -64,7 +64,7 @@ def read_trace(path: Path, database: Path) -> list[Op]:
             if not _failed(rest):
                 ops += _ops(name, rest, database)
         elif resumed is not None:
-            name, rest, at = begun.pop(task)
+            name, rest, _at = begun.pop(task)
             if name in ("pwrite64", "write", "ftruncate"):
                 if _failed(end):
                     raise ValueError(f"{name} failed: {end!r}")

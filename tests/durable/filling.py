@@ -1,4 +1,4 @@
-"""A file system that fills up under a store, and grows: `unshare -m python -m tests.durable.filling FOLDER asyncio|trio`.
+"""A file system that fills up under a store, and grows: `unshare -m python -m tests.durable.filling FOLDER BACKEND`.
 
 FOLDER becomes a tmpfs of its own in the process's own view of the files, so that nothing is left of it. The last line
 is `done ACKED FAILED`, those before it say what is wrong.

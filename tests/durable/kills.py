@@ -1,8 +1,8 @@
 """Kills: the shipped server is ended by SIGKILL while clients publish, again and again, and starts on the same file.
 
-Clients speak the protocol over sockets of their own, keep several publishes in flight, and one of them in each room is a
-member: what is acknowledged, and what is delivered, was told. After each kill the file is judged, then the server starts
-again, what was not answered is sent again, and everything is judged once more.
+Clients speak the protocol over sockets of their own, keep several publishes in flight, and one of them in each room is
+a member: what is acknowledged, and what is delivered, was told. After each kill the file is judged, then the server
+starts again, what was not answered is sent again, and everything is judged once more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bugs that are planted in a copy of the store, each a mistake that somebody could make, and the proof that finds it."""
+"""Bugs that are planted in a copy of the store, mistakes that somebody could make, and the proof that finds each."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Bug(NamedTuple):
 _COMMIT = (
     '            self._db.execute("COMMIT")\n            self.files.after(self._db)\n            if result.advanced'
 )
+_UNDO = "\n            self._undo()\n"
 
 BUGS = {
     "it answers before it commits": Bug(
@@ -61,8 +62,8 @@ BUGS = {
         (
             (
                 "writer",
-                "        except BaseException:\n            self._undo()\n            raise\n        self._appender.committed",
-                "        except sqlite3.Error:\n            self._undo()\n        self._appender.committed",
+                f"        except BaseException:{_UNDO}            raise\n        self._appender.committed",
+                f"        except sqlite3.Error:{_UNDO}        self._appender.committed",
             ),
         ),
     ),

@@ -78,18 +78,21 @@ def history(seed: str, synchronous: str, images: int, cuts: Cuts, tree: Path = R
             ops = _traced(place, synchronous, backend, f"{seed}/{life}".replace(" ", "-"), random, tree)
             cuts.calls += len(ops)
             moments = sorted(_moment(ops, random) for _ in range(images // LIVES + (life < images % LIVES)))
-            disk, at = Disk(files), 0
+            disk, at, goes_on = Disk(files), 0, random.randrange(len(moments))
             ledger.begin()
+            before = ledger
             for number, moment in enumerate(moments):
                 for op in ops[at:moment]:
                     _hear(ledger, op)
                     disk.do(op)
                 at = moment
+                if number == goes_on:  # The next life begins on another image of this moment.
+                    files, before = disk.image(random, random.choice(("nothing", *MODES))), deepcopy(ledger)
                 made = disk.image(random, random.choice(MODES))
                 cuts.unsynced += disk.unsynced() > 0
                 seen = f"{seed}, life {life}, call {moment} of {len(ops)}"
                 _look(Path(folder) / f"{life}-{number}", made, deepcopy(ledger), synchronous, seen, cuts)
-            files = disk.image(random, random.choice(("nothing", *MODES)))
+            ledger = before
 
 
 def _traced(place: Path, synchronous: str, backend: str, seed: str, random: Random, tree: Path) -> list[Op]:

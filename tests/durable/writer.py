@@ -15,7 +15,7 @@ from random import Random
 
 import anyio
 
-from vixws_core.effects import StoreAppend
+from vixws_core.effects import Effect, StoreAppend
 from vixws_core.inputs import Input, RoomAdvanced, StoreAppended, StoreFailed
 from vixws_store import Limits, SqliteMessageStore
 from vixws_store.sqlite import mark
@@ -75,7 +75,7 @@ class Talk:
 
     def send(self, keys: list[tuple[str, str]]) -> None:
         """Gives messages to the store, in one step."""
-        asks = []
+        asks: list[Effect] = []
         for key in keys:
             number = len(self.sent)
             self.sent.append(key)

@@ -22,8 +22,8 @@ __all__ = [
     "AIMS",
     "Clean",
     "Flips",
-    "anywhere",
     "aimed",
+    "anywhere",
     "flip",
     "flipped",
     "in_rows",
@@ -133,6 +133,6 @@ def flip(clean: Clean, path: Path, places: Iterable[tuple[int, int]], all_change
         served_wrong, is_changed, is_found = judge(clean, path, at, bit)
         bits, changed = bits + 1, changed + is_changed
         wrong += [f"byte {at}, bit {bit}: {each}" for each in served_wrong]
-        if is_changed and not is_found or (all_change and not is_changed):
+        if (is_changed and not is_found) or (all_change and not is_changed):
             wrong.append(f"byte {at}, bit {bit}: it was not found")
     return Flips(bits, changed, wrong)
