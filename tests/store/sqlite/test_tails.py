@@ -19,7 +19,7 @@ FRAME = FRAME_HEADER + 4_096
 
 
 def torn(folder: Path) -> Path:
-    """A file whose log ends with most of a transaction: its writer was killed, or the power was cut, before the rest."""
+    """A file whose log ends with most of a transaction: its writer was killed, or the power cut, before the rest."""
     path, image = folder / "a.db", folder / "image.db"
     with writing(path) as writer:
         for number in range(1, 4):
