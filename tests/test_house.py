@@ -307,7 +307,12 @@ def test_modules_and_functions_are_of_a_readable_size() -> None:
 SQL_PARTS = frozenset(
     (
         "', '.join('?' * count)",  # Marks for parameters.
+        "', '.join(['(?, ?)'] * count)",
         "', '.join(['(?, ?, ?)'] * count)",
+        "', '.join(_COLUMNS)",
+        "', '.join(columns)",  # Constants of this package, as is `source`, and `where`.
+        "source",
+        "where",
         "marks",
         "order",  # One of two fixed expressions.
         "quoted",  # The name of an index, from the file's own catalogue: no parameter can stand there.

@@ -28,6 +28,9 @@ class Data:
 class Model:
     """Has what a pydantic model has."""
 
+    def __repr__(self) -> str:
+        return "Model()"
+
     def model_dump_json(self) -> str:
         return '{"alias":1}'
 

@@ -14,6 +14,7 @@ from vixws_core.inputs import RoomAdvanced, StoreAppended, StoreFailed
 from vixws_core.log import ANY_CONTENT, BatchResult, message_id
 from vixws_core.message import StoredMessage
 
+from .at_once import is_too_big
 from .chunks import CHUNKS, chunks
 from .counter import find_last_id
 from .damage import FileDamaged, Quarantine, RoomDamaged, is_damage
@@ -21,7 +22,7 @@ from .producers import Numbers
 from .rooms import find_rooms
 from .schema import MESSAGE_BYTES, MESSAGE_COLUMNS, content_crc, room_crc, row_crc, row_head, store_epoch
 
-__all__ = ["Appender", "is_too_big"]
+__all__ = ["Appender"]
 
 ROOMS_CACHED_MAX = 10_000
 """Rooms whose heads are kept at hand; over it all are forgotten and read again as needed."""
@@ -301,11 +302,6 @@ class Appender:
     def _insert(self, statements: dict[int, str], values: Sequence[Any], width: int) -> None:
         for part in chunks(values, width):
             self._db.execute(statements[len(part) // width], part)
-
-
-def is_too_big(error: sqlite3.Error) -> bool:
-    """Whether one row was too much for SQLite: nothing is damaged, and its room alone is refused this once."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_TOOBIG
 
 
 def _repeat(ask: StoreAppend, ep: str, off: int, id: int, digest: bytes | None) -> StoreAppended | StoreFailed:

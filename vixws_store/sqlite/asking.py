@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from vixws_core.effects import ListStore, ReadStore
+from vixws_core.effects import FindPosition, ListStore, ReadStore
 from vixws_core.errors import StoreError
 from vixws_core.inputs import PositionKnown, StoreFailed, StoreListed
 from vixws_core.log import Page, Position, StoreAnswer, id_number, known_answer, read_answer
 from vixws_core.message import StoredMessage
 
+from .answer import Answer
 from .damage import RoomDamaged
+from .positions import Asked
 
-__all__ = ["Call", "Read", "call_of", "failed", "known", "told"]
+__all__ = ["Call", "Read", "all_failed", "call_of", "failed", "known", "place_of", "places_of", "told"]
 
 Read: TypeAlias = ReadStore | ListStore
 Call: TypeAlias = tuple[str, tuple[Any, ...]]
@@ -43,3 +46,24 @@ def known(request: int, found: Position | RoomDamaged) -> PositionKnown | StoreF
     if isinstance(found, RoomDamaged):
         return failed(request, found)
     return known_answer(request, found)
+
+
+def place_of(ask: FindPosition) -> Asked:
+    """What is asked of where a room stands."""
+    return ask.room, ask.off, ask.last
+
+
+def places_of(asks: Iterable[FindPosition]) -> list[Asked]:
+    """The same of several, each once."""
+    return list(dict.fromkeys(map(place_of, asks)))
+
+
+def all_failed(error: StoreError, asked: Iterable[Read | FindPosition | Answer]) -> list[StoreAnswer]:
+    """Tells direct callers of a failure and returns what a hub must be told."""
+    answers: list[StoreAnswer] = []
+    for who in asked:
+        if isinstance(who, Answer):
+            who.fail(error)
+        else:
+            answers.append(failed(who.request, error))
+    return answers

@@ -16,6 +16,7 @@ from vixws_core.inputs import StoreFailed
 from vixws_core.mids import numbered
 from vixws_core.producers import KEPT_DAYS, Kept, day_of, judge
 
+from .at_once import Rows
 from .chunks import CHUNKS, chunks
 from .schema import NO_CRC
 
@@ -32,13 +33,20 @@ __all__ = [
 FORGOTTEN_AT_ONCE: Final = 500
 """Producers that one commit forgets, at most."""
 
-_COLUMNS: Final = "CAST(p.room AS BLOB), CAST(p.scope AS BLOB), CAST(p.producer AS BLOB), p.epoch, p.seq, p.day, p.crc"
+_COLUMNS: Final = (
+    *("CAST(p.room AS BLOB)", "CAST(p.scope AS BLOB)", "CAST(p.producer AS BLOB)"),
+    *("p.epoch", "p.seq", "p.day", "p.crc"),
+)
 _FIND: Final = {
-    count: f"WITH k (room, scope, producer) AS (VALUES {', '.join(['(?, ?, ?)'] * count)})"
-    f" SELECT k.room, k.scope, k.producer, {_COLUMNS} FROM k CROSS JOIN ws_producers p"
-    " WHERE p.room = k.room AND p.scope = k.scope AND p.producer = k.producer"
+    count: Rows(
+        ("k.column1", "k.column2", "k.column3", *_COLUMNS),
+        f"(VALUES {', '.join(['(?, ?, ?)'] * count)}) k CROSS JOIN ws_producers p"
+        " ON p.room = k.column1 AND p.scope = k.column2 AND p.producer = k.column3",
+        bytes=(3, 4, 5),
+    )
     for count in CHUNKS
 }
+_ALL: Final = f"SELECT {', '.join(_COLUMNS)} FROM ws_producers p"
 _PUT: Final = (
     "INSERT OR REPLACE INTO ws_producers (room, scope, producer, epoch, seq, day, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
@@ -73,7 +81,7 @@ def find_producers(db: sqlite3.Connection, keys: Collection[Key]) -> dict[Key, K
     """What is known of producers; None for one whose row is damaged. Raises: `sqlite3.Error`."""
     found: dict[Key, Kept | None] = {}
     for part in chunks([text for key in keys for text in key], 3):
-        for room, scope, producer, *row in db.execute(_FIND[len(part) // 3], part):
+        for room, scope, producer, *row in _FIND[len(part) // 3].fetch(db, part):
             *what, crc = row
             found[room, scope, producer] = Kept(*what[3:]) if producer_crc(*what) == crc else None
     return found
@@ -96,7 +104,7 @@ def forget_producers(db: sqlite3.Connection, today: int) -> bool:
 
 def read_producers(db: sqlite3.Connection) -> Iterator[ProducerRow]:
     """All rows. Raises: `sqlite3.Error`."""
-    for room, scope, producer, epoch, seq, day, crc in db.execute(f"SELECT {_COLUMNS} FROM ws_producers p"):
+    for room, scope, producer, epoch, seq, day, crc in db.execute(_ALL):
         is_sound = producer_crc(room, scope, producer, epoch, seq, day) == crc
         yield ProducerRow(room, scope, producer, Kept(epoch, seq, day), is_sound)
 

@@ -12,7 +12,7 @@ from vixws_core.inputs import Input
 from .answer import Answer
 from .limits import Limits
 
-__all__ = ["Alone", "AppendQueue", "Item", "Single", "Told"]
+__all__ = ["Alone", "AppendQueue", "Item", "Single", "Told", "append_of"]
 
 Told: TypeAlias = Callable[[Any], Sequence[Input]]
 
@@ -50,18 +50,63 @@ Item: TypeAlias = StoreAppend | Single | Alone
 """What can wait: an append of the hub, one of a direct caller, a call that goes alone."""
 
 
+class _Lanes:
+    """Appends between two items that go alone: senders take turns, each one's are in order.
+
+    So a sender with thousands waiting keeps no other waiting for more than a commit.
+    """
+
+    __slots__ = ("_by_scope", "_turns")
+
+    def __init__(self) -> None:
+        self._by_scope: dict[str, deque[StoreAppend | Single]] = {}
+        self._turns: deque[deque[StoreAppend | Single]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._turns)
+
+    def put(self, item: StoreAppend | Single) -> None:
+        scope = append_of(item).scope
+        lane = self._by_scope.get(scope)
+        if lane is None:
+            lane = self._by_scope[scope] = deque()
+            self._turns.append(lane)
+        lane.append(item)
+
+    def take(self, rows_max: int, bytes_max: int) -> list[Item]:
+        items: list[Item] = []
+        turns = self._turns
+        size = 0
+        while turns and len(items) < rows_max:
+            lane = turns[0]
+            size += _measure(lane[0])[1]
+            if items and size > bytes_max:
+                break
+            item = lane.popleft()
+            items.append(item)
+            if lane:
+                turns.rotate(-1)
+            else:
+                turns.popleft()
+                del self._by_scope[append_of(item).scope]
+        return items
+
+
 class AppendQueue:
-    """Items in order of arrival. `rows` and `size` count appends and payload bytes that wait or are being
-    committed: what was taken counts until it is `settled`."""
+    """What waits: items that go alone in order of arrival, and between them appends, whose senders take turns.
+
+    `rows` and `size` count appends and payload bytes that wait or are being committed: what was taken counts until it
+    is `settled`.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.rows: int = 0
         self.size: int = 0
         self._limits = limits
-        self._items: deque[Item] = deque()
+        self._line: deque[_Lanes | Alone] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._items)
+        return bool(self._line)
 
     def has_room(self, rows: int, size: int) -> bool:
         """Whether so many appends and payload bytes may still wait. One append fits into an empty queue always."""
@@ -70,31 +115,31 @@ class AppendQueue:
         return self.rows + rows <= self._limits.queue_rows_max and self.size + size <= self._limits.queue_bytes_max
 
     def put(self, item: Item) -> None:
-        """Adds an item at the end."""
+        """Adds an item at the end, of its sender's at least."""
         rows, size = _measure(item)
         self.rows += rows
         self.size += size
-        self._items.append(item)
+        self._add(self._line, item)
 
     def take(self) -> list[Item]:
         """Removes the next transaction: one item that goes alone, or appends up to the bounds of a batch."""
-        waiting, limits = self._items, self._limits
-        items = [waiting.popleft()]
-        if isinstance(items[0], Alone):
-            return items
-        size = _measure(items[0])[1]
-        while waiting and len(items) < limits.batch_rows_max and not isinstance(waiting[0], Alone):
-            size += _measure(waiting[0])[1]
-            if size > limits.batch_bytes_max:
-                break
-            items.append(waiting.popleft())
+        first = self._line[0]
+        if isinstance(first, Alone):
+            self._line.popleft()
+            return [first]
+        items = first.take(self._limits.batch_rows_max, self._limits.batch_bytes_max)
+        if not first:
+            self._line.popleft()
         return items
 
-    def put_back(self, items: list[Item]) -> None:
-        """Returns what was taken, in order, to the front."""
-        self._items.extendleft(reversed(items))
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Returns what was taken to the front."""
+        line: deque[_Lanes | Alone] = deque()
+        for item in items:
+            self._add(line, item)
+        self._line.extendleft(reversed(line))
 
-    def settled(self, items: list[Item]) -> None:
+    def settled(self, items: Sequence[Item]) -> None:
         """Stops counting what was taken."""
         for item in items:
             rows, size = _measure(item)
@@ -103,10 +148,30 @@ class AppendQueue:
 
     def take_all(self) -> list[Item]:
         """Removes everything; it no longer counts."""
-        items = list(self._items)
-        self._items.clear()
+        items: list[Item] = []
+        while self._line:
+            items += self.take()
         self.settled(items)
         return items
+
+    @staticmethod
+    def _add(line: deque[_Lanes | Alone], item: Item) -> None:
+        if isinstance(item, Alone):
+            line.append(item)
+            return
+        lanes = line[-1] if line else None
+        if not isinstance(lanes, _Lanes):
+            lanes = _Lanes()
+            line.append(lanes)
+        lanes.put(item)
+
+
+def append_of(item: Item) -> StoreAppend:
+    """The append of an item that does not go alone."""
+    if isinstance(item, StoreAppend):
+        return item
+    assert isinstance(item, Single)
+    return item.ask
 
 
 def _measure(item: Item) -> tuple[int, int]:

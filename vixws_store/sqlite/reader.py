@@ -9,33 +9,27 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
-from vixws_core.log import Page, Position, message_id
+from vixws_core.log import Page, Position
 from vixws_core.message import StoredMessage
 
 from .damage import Quarantine, RoomDamaged
+from .paging import INTEGER_MAX, MessageRows, Way
+from .positions import end_id, find_position, text_of
 from .rooms import RoomState, find_id, find_state
-from .schema import MESSAGE_COLUMNS, content_crc, is_epoch, room_crc, store_epoch
+from .schema import store_epoch
 
-__all__ = ["LogReader", "find_position"]
+__all__ = ["LogReader"]
 
 LOGGER = logging.getLogger("vixws.store")
 
-DAMAGE_REPORTS_MAX = 1_000
-"""Damaged rows that are reported one by one; after that the log falls silent."""
-
-_PAGE = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off > ? AND off <= ? ORDER BY off"
-_BELOW = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE room = ? AND off < ? ORDER BY off DESC"
-_ROOM = "SELECT CAST(room AS BLOB), CAST(ep AS BLOB), floor, floor_id, head, crc FROM ws_rooms WHERE room = ?"
-_ABOVE_ID = f"SELECT {MESSAGE_COLUMNS} FROM ws_messages WHERE id > ? ORDER BY id"
+_PAGE = Way("room = ? AND off > ? AND off < ? ORDER BY off", low=1, high=2)
+_NEWEST = Way("room = ? AND off > ? AND off < ? ORDER BY off DESC", low=1, high=2, down=True)
+_BELOW = Way("room = ? AND off < ? ORDER BY off DESC", high=1, down=True)
+_ABOVE_ID = Way("id > ? ORDER BY id", low=0, by_id=True)
 _MORE = "SELECT 1 FROM ws_messages WHERE id > ? LIMIT 1"
 
 REPLAY_BYTES_MAX = 1 << 20
 """Payload bytes of one trip of a replay."""
-
-INTEGER_MAX = (1 << 63) - 1
-"""The largest integer of SQLite."""
 
 
 class LogReader:
@@ -48,7 +42,7 @@ class LogReader:
         self.path = path
         self._quarantine = Quarantine(path) if quarantine is None else quarantine
         self._busy_timeout_s = busy_timeout_s
-        self._reported: set[int] = set()
+        self._rows = MessageRows(path)
 
     def open(self) -> sqlite3.Connection:
         """Opens a file whose tables are up to date; returns the connection."""
@@ -77,6 +71,7 @@ class LogReader:
         # Damage may be in a text's encoding: texts are decoded row by row, behind the checksum.
         db.text_factory = bytes
         self._db = db
+        self._rows.use(db)
 
     def run(self, calls: Iterable[tuple[str, tuple[Any, ...]]]) -> list[Any]:
         """Runs several calls, `(method, arguments)`, and returns their results; a failed one gives its error."""
@@ -116,13 +111,16 @@ class LogReader:
         id_at = _id_at(self._db, room, after, state)
         after, until = max(after, floor), min(until, head)
         if after < until and rows_max > 0:
-            statement = _PAGE + " DESC" if newest_first else _PAGE
-            rows = self._rows(statement, (room, after, until), rows_max, bytes_max, {room: ep})
-        return Page(ep, floor, head, tuple(rows), id_at, _text(floor_id) or "", _text(head_id) or "")
+            way = _NEWEST if newest_first else _PAGE
+            rows = self._rows.fetch(way, (room, after, until + 1), rows_max, bytes_max, {room: ep})
+        return Page(ep, floor, head, tuple(rows), id_at, text_of(floor_id) or "", text_of(head_id) or "")
 
     def position(self, room: str, off: int | None) -> Position:
         """Where the room stands, and the id at `off`; see `PureLog.position`."""
-        return find_position(self._db, self._epoch, room, off)
+        found = find_position(self._db, self._epoch, (room, off, 0))
+        if isinstance(found, RoomDamaged):
+            raise found
+        return found
 
     def list_by_room(self, room: str, limit: int, before: int | None) -> list[StoredMessage]:
         """The newest `limit` messages of the room with an id below `before`, oldest first."""
@@ -130,7 +128,7 @@ class LogReader:
         if limit <= 0:
             return []
         end = head + 1 if before is None else self._first_off(room, min(before, INTEGER_MAX), floor, head)
-        rows = self._rows(_BELOW, (room, end), limit, None, {room: ep})
+        rows = self._rows.fetch(_BELOW, (room, end), limit, None, {room: ep})
         rows.reverse()
         return rows
 
@@ -139,7 +137,7 @@ class LogReader:
 
         They end at `REPLAY_BYTES_MAX` bytes: while one transaction reads, the write-ahead log cannot be emptied.
         """
-        rows = self._rows(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX, {})
+        rows = self._rows.fetch(_ABOVE_ID, (min(id, INTEGER_MAX),), rows_max, REPLAY_BYTES_MAX, {})
         more = bool(rows) and self._db.execute(_MORE, (int(rows[-1].id),)).fetchone() is not None
         return rows, more
 
@@ -157,103 +155,13 @@ class LogReader:
                 low = middle + 1
         return low
 
-    def _rows(
-        self,
-        statement: str,
-        arguments: tuple[Any, ...],
-        rows_max: int,
-        bytes_max: int | None,
-        epochs: dict[str, str],
-    ) -> list[StoredMessage]:
-        """Sound rows up to both bounds, at least one where one exists. Stops reading at the bounds.
-
-        A message is of its room's epoch, whatever that was when it was written; `epochs` has those that are known.
-        """
-        rows: list[StoredMessage] = []
-        size = 0
-        cursor = self._db.execute(statement, arguments)
-        try:
-            for found in cursor:
-                row = self._sound(found)
-                if row is None:
-                    continue
-                if row.room not in epochs:
-                    epochs[row.room] = _epoch_of(self._db, row)
-                if row.ep != epochs[row.room]:
-                    row = msgspec.structs.replace(row, ep=epochs[row.room])
-                size += len(row.payload_json)
-                if rows and bytes_max is not None and size > bytes_max:
-                    break
-                rows.append(row)
-                if len(rows) >= rows_max:
-                    break
-        finally:
-            cursor.close()
-        return rows
-
-    def _sound(self, found: tuple[Any, ...]) -> StoredMessage | None:
-        """The row as a record, or None, reported once, where it is not what was written."""
-        if content_crc(found) == found[12]:
-            id, kind, room, type, ts, payload, ep, off, mid, _, _, sender, _ = found
-            try:
-                return StoredMessage(
-                    message_id(id),
-                    kind.decode(),
-                    room.decode(),
-                    type.decode(),
-                    ts.decode(),
-                    payload,
-                    ep.decode(),
-                    off,
-                    None if mid is None else mid.decode(),
-                    None if sender is None else sender.decode(),
-                )
-            except UnicodeDecodeError:
-                pass
-        id = found[0]
-        if id not in self._reported and len(self._reported) < DAMAGE_REPORTS_MAX:
-            self._reported.add(id)
-            LOGGER.error("damaged row left out: file=%r id=%s off=%s room=%r", self.path, id, found[7], found[2])
-        return None
-
-
-def find_position(db: sqlite3.Connection, epoch: str, room: str, off: int | None, last: int = 0) -> Position:
-    """Where the room stands, and the id at `off`, or `last` entries before the head but not below the floor.
-
-    A room without messages has the store's `epoch`. For any connection, whatever it makes of texts.
-    Raises: `RoomDamaged`, `sqlite3.Error`.
-    """
-    state = find_state(db, room)
-    if state is None:
-        return Position(epoch, 0, 0, "")
-    if last:
-        off = max(state.floor, state.head - last)
-    id_at = None if off is None else _id_at(db, room, off, state)
-    return Position(state.ep, state.floor, state.head, _text(state.head_id) or "", id_at, _text(state.floor_id) or "")
-
 
 def _id_at(db: sqlite3.Connection, room: str, off: int, state: RoomState) -> str | None:
     """The id at `off`, that of the floor included; None where there is none, or it is not known."""
-    if off == state.head:
-        return _text(state.head_id)
-    if state.floor < off < state.head:
-        return _text(find_id(db, room, off))
-    return _text(state.floor_id) if off == state.floor else None
-
-
-def _text(id: int | None) -> str | None:
-    return message_id(id) if id else None
+    return text_of(find_id(db, room, off) if state.floor < off < state.head else end_id(state, off))
 
 
 def _head(db: sqlite3.Connection, epoch: str, room: str) -> tuple[str, int, int]:
     """Epoch, floor and head. Raises: as `find_position`."""
     state = find_state(db, room)
     return (epoch, 0, 0) if state is None else (state.ep, state.floor, state.head)
-
-
-def _epoch_of(db: sqlite3.Connection, row: StoredMessage) -> str:
-    """The epoch of a message's room; its own where the room's row is not what was written."""
-    found = db.execute(_ROOM, (row.room,)).fetchone()
-    if found is None or room_crc(*found[:5]) != found[5] or not is_epoch(found[1]):
-        return row.ep
-    return str(found[1].decode())

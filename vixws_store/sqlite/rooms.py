@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from .at_once import Rows
 from .chunks import CHUNKS, chunks
 from .damage import RoomDamaged
 from .schema import MESSAGE_BYTES, content_crc, is_epoch, room_count, room_crc
@@ -16,9 +17,11 @@ from .schema import MESSAGE_BYTES, content_crc, is_epoch, room_count, room_crc
 __all__ = [
     "WRONG_ROW",
     "Census",
+    "Place",
     "RoomState",
     "count_rooms",
     "find_id",
+    "find_ids",
     "find_rooms",
     "find_state",
     "newest_id",
@@ -46,18 +49,37 @@ class RoomState(NamedTuple):
 
 
 _STATES = {
-    count: "SELECT CAST(r.room AS BLOB), CAST(r.ep AS BLOB), r.floor, r.floor_id, r.head, r.crc,"
-    " (SELECT max(off) FROM ws_messages WHERE room = r.room), t.id, CAST(t.room AS BLOB), t.off"
-    " FROM ws_rooms r LEFT JOIN ws_messages t"
-    " ON t.id = (SELECT id FROM ws_messages WHERE room = r.room ORDER BY off DESC LIMIT 1)"
-    f" WHERE r.room IN ({', '.join('?' * count)})"
+    count: Rows(
+        (
+            *("CAST(r.room AS BLOB)", "CAST(r.ep AS BLOB)", "r.floor", "r.floor_id", "r.head", "r.crc"),
+            *("(SELECT max(off) FROM ws_messages WHERE room = r.room)", "t.id", "CAST(t.room AS BLOB)", "t.off"),
+        ),
+        "ws_rooms r LEFT JOIN ws_messages t"
+        " ON t.id = (SELECT id FROM ws_messages WHERE room = r.room ORDER BY off DESC LIMIT 1)"
+        f" WHERE r.room IN ({', '.join('?' * count)})",
+        bytes=(0, 1, 8),
+    )
     for count in CHUNKS
 }
 """The newest offset comes from the index, the row that it leads to from the table."""
 
 _HAS_ROWS = {
-    count: "SELECT DISTINCT CAST(room AS BLOB) FROM ws_messages INDEXED BY ws_messages_offset"
-    f" WHERE room IN ({', '.join('?' * count)})"
+    count: Rows(
+        ("r.room",),
+        "(SELECT DISTINCT CAST(room AS BLOB) AS room FROM ws_messages INDEXED BY ws_messages_offset"
+        f" WHERE room IN ({', '.join('?' * count)})) r",
+        bytes=(0,),
+    )
+    for count in CHUNKS
+}
+_IDS = {
+    count: Rows(
+        ("k.column1", "k.column2", "i.id", "CAST(t.room AS BLOB)", "t.off"),
+        f"(VALUES {', '.join(['(?, ?)'] * count)}) k"
+        " CROSS JOIN ws_messages i INDEXED BY ws_messages_offset ON i.room = k.column1 AND i.off = k.column2"
+        " LEFT JOIN ws_messages t ON t.id = i.id",
+        bytes=(3,),
+    )
     for count in CHUNKS
 }
 
@@ -99,13 +121,13 @@ def find_rooms(db: sqlite3.Connection, rooms: Collection[str]) -> dict[str, Room
     names = {room.encode(): room for room in rooms}
     found: dict[str, RoomState | RoomDamaged] = {}
     for part in chunks(list(rooms), 1):
-        for name, *row in db.execute(_STATES[len(part)], part):
+        for name, *row in _STATES[len(part)].fetch(db, part):
             if (room := names.get(name)) is not None:
                 state = _judge(db, name, *row)
                 found[room] = state if isinstance(state, RoomState) else RoomDamaged(room, state)
     rest = [room for room in rooms if room not in found]
     for part in chunks(rest, 1):
-        for (name,) in db.execute(_HAS_ROWS[len(part)], part):
+        for (name,) in _HAS_ROWS[len(part)].fetch(db, part):
             if (room := names.get(name)) is not None:
                 found[room] = RoomDamaged(room, NO_ROW)
     return found
@@ -116,15 +138,29 @@ def find_state(db: sqlite3.Connection, room: str) -> RoomState | None:
 
     Raises: `RoomDamaged`, `sqlite3.Error`.
     """
-    row = db.execute(_STATES[1], (room,)).fetchone()
-    if row is None:
-        if db.execute(_HAS_ROWS[1], (room,)).fetchone() is not None:
-            raise RoomDamaged(room, NO_ROW)
-        return None
-    state = _judge(db, *row)
-    if isinstance(state, str):
-        raise RoomDamaged(room, state)
+    state = find_rooms(db, (room,)).get(room)
+    if isinstance(state, RoomDamaged):
+        raise state
     return state
+
+
+Place: TypeAlias = tuple[str, int]
+"""A room, and an offset in it."""
+
+
+def find_ids(db: sqlite3.Connection, places: Collection[Place]) -> dict[Place, int | RoomDamaged]:
+    """The ids of the entries at offsets; a place that has none is left out.
+
+    Raises: `sqlite3.Error`.
+    """
+    found: dict[Place, int | RoomDamaged] = {}
+    for part in chunks([value for place in places for value in place], 2):
+        for room, off, id, name, its_off in _IDS[len(part) // 2].fetch(db, part):
+            if type(id) is int and (name, its_off) == (room.encode(), off):
+                found[room, off] = id
+            else:
+                found[room, off] = RoomDamaged(room, f"the index leads from offset {off} to another message")
+    return found
 
 
 def find_id(db: sqlite3.Connection, room: str, off: int) -> int | None:
@@ -132,16 +168,9 @@ def find_id(db: sqlite3.Connection, room: str, off: int) -> int | None:
 
     Raises: `RoomDamaged` where the index leads to another row; `sqlite3.Error`.
     """
-    found = db.execute(
-        "SELECT i.id, CAST(t.room AS BLOB), t.off FROM ws_messages i INDEXED BY ws_messages_offset"
-        " LEFT JOIN ws_messages t ON t.id = i.id WHERE i.room = ? AND i.off = ?",
-        (room, off),
-    ).fetchone()
-    if found is None:
-        return None
-    id, name, place = found
-    if type(id) is not int or (name, place) != (room.encode(), off):
-        raise RoomDamaged(room, f"the index leads from offset {off} to another message")
+    id = find_ids(db, ((room, off),)).get((room, off))
+    if isinstance(id, RoomDamaged):
+        raise id
     return id
 
 

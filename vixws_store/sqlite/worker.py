@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
@@ -22,12 +22,13 @@ from vixws_core.protocols import Post
 
 from .._calls import wall_time
 from .answer import Answer
-from .asking import Call, Read, call_of, failed, known, told
+from .asking import Call, Read, all_failed, call_of, failed, known, place_of, places_of, told
 from .damage import FileDamaged, RoomDamaged, is_damage
 from .database import Database
 from .failures import FAILURES, needs_reopening, store_error
 from .limits import Limits
-from .queue import Alone, AppendQueue, Item, Single, Told
+from .positions import Found
+from .queue import Alone, AppendQueue, Item, Single, Told, append_of
 
 __all__ = ["Worker"]
 
@@ -154,7 +155,7 @@ class Worker:
         """Fails whatever still waits."""
         error = StoreError(STORE_UNAVAILABLE, f"{self.database.path} was closed before this was done", retry=True)
         self._fail_queue(error)
-        self._tell(*_fail(error, [*self._asked, *(who for _, who in self._reads)]))
+        self._tell(*all_failed(error, [*self._asked, *(who for _, who in self._reads)]))
         self._asked.clear()
         self._reads.clear()
 
@@ -195,63 +196,84 @@ class Worker:
         items = self._queue.take() if self._queue else []
         asked, self._asked = self._asked, []
         try:
-            while asked:
+            while asked and (not items or len(asked) > POSITIONS_PER_TRIP_MAX):
                 await self._find_next(asked)
+            if items:
+                await self._commit(items, asked)
         except BaseException:
             self._asked = asked + self._asked  # `abandon` answers them.
             self._queue.put_back(items)
             raise
-        if items:
-            await self._commit(items)
 
     async def _find_next(self, asked: list[FindPosition]) -> None:
         """Answers some of the positions asked for, in order, and removes them from the list."""
         part = asked[:POSITIONS_PER_TRIP_MAX]
-        places = list(dict.fromkeys((ask.room, ask.off, ask.last) for ask in part))
-        answers: list[StoreAnswer]
+        found: Found | Exception
         try:
             await self._reopen_lost()
-            found = await self.database.write(self.database.writer.positions, places)
+            found = await self.database.write(self.database.writer.positions, places_of(part))
         except FAILURES as exc:
-            self._down(exc)
-            answers = _fail(store_error(exc, self.database.path), part)
-        else:
-            stands = dict(zip(places, found, strict=True))
-            answers = [known(ask.request, stands[ask.room, ask.off, ask.last]) for ask in part]
+            found = exc
         del asked[: len(part)]
-        self._tell(*answers)
+        self._tell_found(part, found)
 
-    async def _commit(self, items: list[Item]) -> None:
+    def _tell_found(self, asked: Sequence[FindPosition], found: Found | Exception) -> None:
+        if isinstance(found, Exception):
+            self._down(found)
+            self._tell(*all_failed(store_error(found, self.database.path), asked))
+        else:
+            self._tell(*(known(ask.request, found[place_of(ask)]) for ask in asked))
+
+    async def _commit(self, items: list[Item], asked: list[FindPosition]) -> None:
+        """One transaction; empties both lists. Positions come with it: a trip of their own takes as long again."""
         alone = items[0] if isinstance(items[0], Alone) else None
         try:
-            await self._reopen_lost()
             if alone is not None:
-                result = await self.database.write(alone.function, *alone.arguments)
+                result = await self._change(asked, alone.function, *alone.arguments)
             else:
-                asks = [_append_of(item) for item in items]
-                result = await self.database.write(self.database.writer.commit, asks, wall_time())
+                asks = [append_of(item) for item in items]
+                result = await self._change(asked, self.database.writer.commit, asks, wall_time())
         except RoomDamaged as exc:  # What goes alone fails alone.
             assert alone is not None
             self._queue.settled(items)
+            items.clear()
             alone.answer.fail(exc)
             return
         except FAILURES as exc:
             # Whatever waits would meet the same disk; its senders are told now, not one timeout after another.
             self._queue.put_back(items)
+            items.clear()
             self._down(exc)
             self._fail_queue(store_error(exc, self.database.path))
             return
-        except BaseException:
-            self._queue.put_back(items)  # `abandon` answers them.
-            raise
         self._up()
-        self._queue.settled(items)
+        done = items[:]
+        items.clear()
+        self._queue.settled(done)
         if alone is not None:
             if alone.told is not None:
                 self._tell(*alone.told(result))
             alone.answer.give(result)
         else:
-            self._settle(items, result)
+            self._settle(done, result)
+
+    async def _change(self, asked: list[FindPosition], change: Callable[..., Any], *arguments: Any) -> Any:
+        """Answers positions of the moment before a change, and returns, or raises, what the change does."""
+        try:
+            await self._reopen_lost()
+            if not asked:
+                return await self.database.write(change, *arguments)
+            both = self.database.writer.both
+            found, result = await self.database.write(both, places_of(asked), change, *arguments)
+        except FAILURES as exc:
+            found = result = exc
+        part = asked[:]
+        asked.clear()
+        if part:
+            self._tell_found(part, found)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _settle(self, items: Sequence[Item], result: BatchResult) -> None:
         answers: list[StoreAnswer] = [*result.advanced]
@@ -285,7 +307,7 @@ class Worker:
                 if not isinstance(result, RoomDamaged):
                     self._down(result)
                     self._write_wake.set()
-                answers += _fail(store_error(result, self.database.path), group)
+                answers += all_failed(store_error(result, self.database.path), group)
                 continue
             for who in group:
                 if isinstance(who, Answer):
@@ -373,21 +395,3 @@ class Worker:
 
 def _advanced(result: BatchResult) -> tuple[RoomAdvanced, ...]:
     return result.advanced
-
-
-def _append_of(item: Item) -> StoreAppend:
-    if isinstance(item, StoreAppend):
-        return item
-    assert isinstance(item, Single)
-    return item.ask
-
-
-def _fail(error: StoreError, asked: Iterable[Read | FindPosition | Answer]) -> list[StoreAnswer]:
-    """Tells direct callers of a failure and returns what a hub must be told."""
-    answers: list[StoreAnswer] = []
-    for who in asked:
-        if isinstance(who, Answer):
-            who.fail(error)
-        else:
-            answers.append(failed(who.request, error))
-    return answers

@@ -12,18 +12,20 @@ from vixws_core.codes import INTERNAL, STORE_UNAVAILABLE
 from vixws_core.effects import StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import StoreFailed
-from vixws_core.log import BatchResult, Position
+from vixws_core.log import BatchResult
 
 from .._retention import Cut, Slice
-from .appending import Appender, is_too_big
+from .appending import Appender
+from .at_once import is_too_big
 from .counter import find_last_id, mend_sequence
 from .damage import FileDamaged, Quarantine, RoomDamaged, is_damage
 from .epochs import last_id_of, open_mark, settle_mark
+from .failures import FAILURES
 from .files import Files, close_untouched
 from .mark import Mark
 from .migrating import migrate
 from .patience import Patience
-from .reader import find_position
+from .positions import Asked, Found, find_positions
 from .rooms import WRONG_ROW, Census, count_rooms, put_head
 from .schema import check_tables, schema_version, store_epoch
 from .trimming import cut_rows
@@ -177,7 +179,7 @@ class LogWriter:
         """Forgets some entries up to `upto`; returns how many, 0 for none. Raises: as `cut`."""
         return self.cut(self._synchronous, room, Cut(upto), TRIM_ROWS_MAX).rows
 
-    def positions(self, asked: Sequence[tuple[str, int | None, int]]) -> list[Position | RoomDamaged]:
+    def positions(self, asked: Sequence[Asked]) -> Found:
         """Where rooms stand, and the ids at offsets, or so many entries before the head, all from one snapshot.
 
         On this connection nothing is seen that is not known to be committed. Raises: `sqlite3.Error`.
@@ -186,18 +188,52 @@ class LogWriter:
         self.patience.allow(db, self.patience.left())
         db.execute("BEGIN")
         try:
-            return [self._position(room, off, last) for room, off, last in asked]
+            try:
+                return self._positions(asked)
+            except sqlite3.Error as exc:
+                if not is_damage(exc):
+                    raise
+            # One of these rooms is at fault, and the others must not suffer for it.
+            found: Found = {}
+            for place in asked:
+                found |= self._positions((place,))
+            return found
         finally:
             db.execute("COMMIT")
 
-    def _position(self, room: str, off: int | None, last: int) -> Position | RoomDamaged:
+    def _positions(self, asked: Sequence[Asked]) -> Found:
+        found: Found = {}
+        sound: list[Asked] = []
+        for place in asked:
+            try:
+                self.quarantine.check(place[0])
+                sound.append(place)
+            except RoomDamaged as exc:
+                found[place] = exc
         try:
-            self.quarantine.check(room)
-            return find_position(self._db, self._appender.epoch, room, off, last)
-        except (sqlite3.Error, RoomDamaged) as exc:
-            if (damaged := self.quarantine.blame(room, exc)) is None:
+            found |= find_positions(self._db, self._appender.epoch, sound)
+        except sqlite3.Error as exc:
+            if len(sound) > 1 or (damaged := self.quarantine.blame(sound[0][0], exc)) is None:
                 raise
-            return damaged
+            found[sound[0]] = damaged
+        for place in sound:
+            if isinstance(its := found[place], RoomDamaged):
+                self.quarantine.put(its)
+        return found
+
+    def both(
+        self, asked: Sequence[Asked], change: Callable[..., T], *arguments: Any
+    ) -> tuple[Found | Exception, T | Exception]:
+        """Positions, then a change, in one trip; each fails alone. See `positions`, and the method that changes."""
+        found: Found | Exception
+        try:
+            found = self.positions(asked)
+        except FAILURES as exc:
+            found = exc
+        try:
+            return found, change(*arguments)
+        except FAILURES as exc:
+            return found, exc
 
     def probe(self) -> None:
         """Writes a little and removes it, to see whether writing works again.

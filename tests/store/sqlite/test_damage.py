@@ -17,7 +17,7 @@ from tests.store.damaged import ROOMS, TS, ask, change, change_index, codes, fil
 from vixws_core.effects import Effect, FindPosition, ListStore, ReadStore, StoreAppend
 from vixws_core.errors import StoreError
 from vixws_core.inputs import Input, PositionKnown, StoreAppended, StoreFailed, StoreListed, StoreRead, TimePassed
-from vixws_core.log import Position
+from vixws_core.log import Position, message_id
 from vixws_store import Limits, SqliteMessageStore
 from vixws_store.inspect import check
 from vixws_store.sqlite import writer as writer_module
@@ -70,15 +70,17 @@ def test_a_damaged_room_fails_alone_and_all_others_of_the_commit_are_stored(path
     with writing(path) as writer:
         rooms = ["asia", "africa", "europe", "new", "gone", "africa"]
         result = writer.commit([ask(number, room) for number, room in enumerate(rooms)], TS)
-        places = writer.positions([("africa", None, 0), ("asia", 15, 0)])
+        damaged_one, sound_one = ("africa", None, 0), ("asia", 15, 0)
+        places = writer.positions([damaged_one, sound_one])
         again = writer.commit([ask(7, "africa"), ask(8, "asia")], TS)
         damaged = writer.quarantine.rooms
 
     assert codes(result) == [16, "store_unavailable", 11, 1, 4, "store_unavailable"]
     assert [advanced.room for advanced in result.advanced] == ["asia", "europe", "new", "gone"]
-    assert isinstance(places[0], RoomDamaged)
-    assert isinstance(places[1], Position)
-    assert (places[1].head, places[1].id_at) == (16, places[1].id_at)
+    assert isinstance(places[damaged_one], RoomDamaged)
+    position = places[sound_one]
+    assert isinstance(position, Position)
+    assert (position.head, position.id_at) == (16, message_id(55))
     assert codes(again) == ["store_unavailable", 17]
     assert set(damaged) - {"afrjca"} == {"africa"}
     assert not check(path).sound
