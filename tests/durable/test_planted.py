@@ -11,7 +11,7 @@ from .faults import Faults, build, fail, kill
 from .planted import BUGS, planted
 from .power import Cuts, history, strace_works
 
-HISTORIES, IMAGES = 6, 6
+HISTORIES, IMAGES = 20, 6
 """Each bug must show within so many; the seeds are always the same ones."""
 
 
