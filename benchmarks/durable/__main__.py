@@ -36,8 +36,8 @@ SMALL = Shape(
     samples=10,
     slow_clients=4,
     rooms=200,
-    broadcast_bytes=10_000_000,
-    stopped_s=(2.0,),
+    broadcast_bytes=4_000_000,
+    stopped_s=(1.0,),
 )
 
 

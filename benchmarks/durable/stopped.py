@@ -26,7 +26,7 @@ BYTES: Final = 50_000
 
 IN_FLIGHT: Final = 8
 WARM: Final = 400
-"""Broadcasts before the reader is stopped: tails, heads and pages of SQLite fill meanwhile."""
+"""Broadcasts before the reader is stopped, at most: tails, heads and pages of SQLite fill meanwhile."""
 
 READ_S_MAX: Final = 90.0
 
@@ -42,11 +42,12 @@ def stopped(shape: Shape) -> list[Figure]:
 
 def _stopped(shape: Shape, backend: str, seconds: float) -> list[Figure]:
     count = shape.broadcast_bytes // BYTES
+    warm = min(WARM, count)
     with (
         tempfile.TemporaryDirectory(prefix="vixws-durable-", dir=shape.folder) as folder,
         served(backend, Path(folder) / "a.db") as server,
     ):
-        arguments = (str(server.port), "room", str(WARM + count))
+        arguments = (str(server.port), "room", str(warm + count))
         reader = subprocess.Popen(
             (sys.executable, "-m", "benchmarks.durable.reader", *arguments),
             cwd=root,
@@ -58,7 +59,7 @@ def _stopped(shape: Shape, backend: str, seconds: float) -> list[Figure]:
             if reader.stdout.readline() != "in\n":
                 raise PeerError("the reader did not join")
             peer = Peer(server.port)
-            _broadcast(peer, WARM)
+            _broadcast(peer, warm)
             progress(f"stopped: {backend}, {seconds:g} s")
             began = time.monotonic()
             with Memory(server.pid) as memory:
@@ -74,7 +75,7 @@ def _stopped(shape: Shape, backend: str, seconds: float) -> list[Figure]:
                 reader.kill()
                 reader.wait()
     received, last, broken, resets = map(int, told.split())
-    missing = WARM + count - received + broken + resets
+    missing = warm + count - received + broken + resets
     name = f"stopped for {max(seconds, took):.0f} s, {shape.broadcast_bytes // 10**6} MB, {backend}"
     note = f"broadcast in {took:.1f} s, {memory.before:,} KiB before"
     return [

@@ -23,7 +23,8 @@ CALLS: Final = (
 PAGE: Final = 4_096
 SECTOR: Final = 512
 MODES: Final = ("nothing", "all", "time", "pages", "torn")
-CREATE: Final = 0o100
+PASSING: Final = ("-shm", ".lock")
+"""Files of which nothing outlives a process."""
 
 _LINE: Final = re.compile(r"(\d+) +(?:(\w+)\((.*)|<\.\.\. (\w+) resumed>(.*)|[+-]{3}.*)")
 _BYTES: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
@@ -172,7 +173,7 @@ class Disk:
 
     def unsynced(self) -> int:
         """Writes and cuts that may be lost now."""
-        return sum(len(file.since) for file in self._live.values())
+        return sum(len(file.since) for name, file in self._live.items() if name not in PASSING)
 
     def image(self, random: Random, mode: str) -> dict[str, bytes]:
         """The files as they may be found after a power cut now."""
@@ -182,7 +183,7 @@ class Disk:
             live, certain = self._live.get(name), self._certain.get(name)
             if live is not certain and mode != "all":
                 live = certain if mode == "nothing" else random.choice((live, certain))
-            if live is None or name in ("-shm", ".lock"):  # Nothing of them outlives a process.
+            if live is None or name in PASSING:
                 continue
             ops = [] if mode == "nothing" else [op for time, op in live.since if time <= until]
             found[name] = bytes(_replayed(live.synced, ops, random if mode in ("pages", "torn") else None, mode))
