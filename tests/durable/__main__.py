@@ -1,7 +1,7 @@
 """All of each proof: `python -m tests.durable BASE [NAME,…]`; status 1 where something is wrong.
 
-Names are `kills`, `power`, `faults`, `faults-process`, `filling` and `flips`; the seeds are made of BASE. Each prints
-what came of it, with what is wrong below, 20 lines at most. On a terminal a line shows how far it is.
+Names are `kills`, `power`, `faults`, `faults-process`, `filling`, `flips` and `planted`; the seeds are made of BASE.
+Each prints what came of it, with what is wrong below, 20 lines at most. On a terminal a line shows how far it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.store.flipping import aimed, anywhere, flip, in_rows, make_clean
 from .faults import ERRORS, KILLS, Faults, build, calls_of, fail, kill
 from .filling import fill_apart, may_mount
 from .kills import Killed, kills
+from .planted import BUGS, find
 from .power import Cuts, history
 
 __all__ = ["PROOFS", "main"]
@@ -164,6 +165,17 @@ def _flips(base: str) -> list[str]:
     return wrong
 
 
+def _planted(base: str) -> list[str]:
+    del base  # Their seeds are always the same.
+    wrong: list[str] = []
+    for name in BUGS:
+        with tempfile.TemporaryDirectory(prefix="vixws-planted-") as folder:
+            found = find(name, Path(folder))
+        print(f"  {name}: {f'found, {found[0]:.100}' if found else 'not found'}", flush=True)
+        wrong += [] if found else [f"not found: {name}"]
+    return wrong
+
+
 PROOFS: Final[dict[str, Callable[[str], list[str]]]] = {
     "kills": _kills,
     "power": _power,
@@ -171,6 +183,7 @@ PROOFS: Final[dict[str, Callable[[str], list[str]]]] = {
     "faults-process": partial(_faults, synchronous="NORMAL", backend="trio"),
     "filling": _filling,
     "flips": _flips,
+    "planted": _planted,
 }
 
 

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from tests.serving import ROOT
 
-__all__ = ["BUGS", "Bug", "planted"]
+from .faults import Faults, build, fail, kill
+from .power import Cuts, history
+
+__all__ = ["BUGS", "Bug", "find", "planted"]
+
+HISTORIES, IMAGES = 20, 6
+"""Each bug must show within so many; about every second history shows one."""
 
 
 class Bug(NamedTuple):
@@ -63,7 +69,7 @@ BUGS = {
             (
                 "writer",
                 f"        except BaseException:{_UNDO}            raise\n        self._appender.committed",
-                f"        except sqlite3.Error:{_UNDO}        self._appender.committed",
+                f"        except sqlite3.Error:{_UNDO}        else:\n            self._appender.committed",
             ),
         ),
     ),
@@ -83,3 +89,22 @@ def planted(bug: Bug, folder: Path) -> Path:
         assert text.count(old) == 1, f"{module}: expected once, found {text.count(old)} times: {old!r}"
         path.write_text(text.replace(old, new), encoding="utf-8")
     return tree
+
+
+def find(name: str, folder: Path) -> list[str]:
+    """What the proof says of a bug: not that a program ended by an error, but what is wrong with what was told."""
+    bug, faults, cuts = BUGS[name], Faults(), Cuts()
+    tree = planted(bug, folder)
+    library = build(folder)
+    match bug.proof:
+        case "power":
+            for number in range(HISTORIES):
+                if not cuts.wrong:
+                    history(f"planted/{number}", bug.synchronous, IMAGES, cuts, tree)
+        case "kill":
+            kill(library, bug.synchronous, "asyncio", "known", "kill", 3, faults, tree)
+        case "cut":
+            fail(library, bug.synchronous, "asyncio", "known", "cut", (1, 4, 8), faults, tree)
+        case _:
+            fail(library, bug.synchronous, "asyncio", "known", "eio", (3, 1, 1), faults, tree)
+    return [each for each in (*faults.wrong, *cuts.wrong) if "Traceback" not in each and "Error:" not in each]

@@ -1,40 +1,26 @@
-"""The proofs themselves: each bug that is planted in the store is found."""
+"""The proofs themselves: bugs that are planted in the store are found; of the slow ones one, another by each commit."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from .faults import Faults, build, fail, kill
-from .planted import BUGS, planted
-from .power import Cuts, history, strace_works
+from tests.seeds import base_seed
 
-HISTORIES, IMAGES = 20, 6
-"""Each bug must show within so many; the seeds are always the same ones."""
+from .planted import BUGS, find
+from .power import strace_works
+
+QUICK = [name for name, bug in BUGS.items() if bug.proof != "power"]
+SLOW = [name for name, bug in BUGS.items() if bug.proof == "power"]
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="expected gcc")
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_found(name: str, tmp_path: Path) -> None:
-    bug = BUGS[name]
-    tree = planted(bug, tmp_path)
-    faults, cuts = Faults(), Cuts()
-    match bug.proof:
-        case "power":
-            if not strace_works():
-                pytest.skip("expected strace that may trace")
-            for number in range(HISTORIES):
-                if not cuts.wrong:
-                    history(f"planted/{number}", bug.synchronous, IMAGES, cuts, tree)
-        case "kill":
-            kill(build(tmp_path), bug.synchronous, "asyncio", "known", "kill", 3, faults, tree)
-        case "cut":
-            fail(build(tmp_path), bug.synchronous, "asyncio", "known", "cut", (1, 4, 8), faults, tree)
-        case "fail":
-            fail(build(tmp_path), bug.synchronous, "asyncio", "known", "eio", (3, 1, 1), faults, tree)
+@pytest.mark.skipif(shutil.which("gcc") is None or not strace_works(), reason="expected gcc, and strace that may trace")
+def test_planted_bugs_are_found(tmp_path: Path) -> None:
+    for number, name in enumerate((*QUICK, Random(f"{base_seed()}/planted").choice(SLOW))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
 
-    found = [*faults.wrong, *cuts.wrong]
-    assert found
-    assert not any("Traceback" in each or "Error:" in each for each in found), found
+        assert find(name, folder) != [], name
