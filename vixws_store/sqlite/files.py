@@ -163,7 +163,7 @@ class Files:
         with _opened(self._log) as log:
             size, header = os.fstat(log).st_size, _header_of(log)
             if not header:
-                return size > 0
+                return size > HEADER  # A disk that filled up may leave a part of one: nothing stands behind it.
             frame = _frame_bytes(header)
             return any(os.pread(log, 8, at + 8) == bytes(8) for at in range(HEADER, size, frame))
 

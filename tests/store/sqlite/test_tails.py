@@ -111,3 +111,16 @@ def test_a_log_that_is_cut_in_the_first_transaction_after_it_was_emptied_is_not_
 
     assert not writer.files.are_whole()
     close_untouched(db, str(path))
+
+
+@pytest.mark.threat(24)
+def test_a_log_of_half_a_header_lacks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    writer = LogWriter(str(path), "FULL", 0.1, None)
+    with closing(writer.open()):
+        writer.commit([ask(1)], TS)
+        assert writer.checkpoint(0.1)
+    Path(f"{path}-wal").write_bytes(bytes.fromhex("377f0682002de2180000100000000003"))  # Then the disk was full.
+
+    with closing(writer.open()):  # The same store opens its file again.
+        assert codes(writer.commit([ask(2)], TS)) == [2]
