@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,18 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str, command: Sequence[str] = ("-m", "vixws_anyio", "serve")) -> Iterator[Served]:
+def serving(
+    folder: Path,
+    *flags: str,
+    command: Sequence[str] = ("-m", "vixws_anyio", "serve"),
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
     """`vixws serve` on a free port in `folder`, from its ready line to its end; killed where it does not end."""
     with open(folder / "stderr.txt", "a+", encoding="utf-8") as stderr:
         process = subprocess.Popen(
             [sys.executable, *command, "--port", "0", "--metrics", "off", *flags],
             cwd=folder,
-            env=environment(),
+            env={**environment(), **(variables or {})},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

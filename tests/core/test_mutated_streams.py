@@ -13,12 +13,12 @@ from random import Random
 
 import pytest
 
+from tests.seeds import base_seed
 from tests.serving import ROOT
 
 from .cutting import Around, cut_by_chance, cut_in_bytes, cut_whole
 from .mutating import SETTINGS, Stream, make_stream
 from .play_streams import CORPUS, format_stream, judge, parse_stream
-from .test_world import base_seed
 
 STREAMS = 25_000
 SEQUENCES = 31_500

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
+from tests.seeds import base_seed
 from vixws_core.testing import NO_FAULTS, World, faults_that_count, run_varied, varied_world
 
 STEPS = 400
@@ -24,14 +24,6 @@ CORPUS: tuple[tuple[str, int], ...] = (
     ("planted/45", 400),  # A page came to a parked connection.
 )
 """Seeds and steps that showed what was wrong once; they mean what they meant while `varied_world` stays as it is."""
-
-
-def base_seed() -> str:
-    """The commit, so that each one is tried on other worlds; a fixed word outside a checkout."""
-    found = subprocess.run(
-        ("git", "rev-parse", "HEAD"), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "fixed"
 
 
 def run_whole(seed: str, steps: int) -> World:

@@ -55,6 +55,8 @@ class Files:
         """The last frame of the log. Whatever is cut off, this goes first."""
         self._changes = 0
         self._in_doubt = False
+        self._unsure = b""
+        """The header of a log whose end may hold what was never committed; b"" for none."""
 
     def opened(self) -> None:
         """The files that are there now are those of a connection that was just opened."""
@@ -65,6 +67,12 @@ class Files:
         if looked is not None:
             with _opened(self._log) as log:
                 self._keep(log, looked[1], _header_of(log))
+        self._last = b""  # Whoever wrote it may have been killed before it was committed.
+        self._unsure = self._header
+
+    def failed(self) -> None:
+        """A transaction was not carried out: what it wrote to the log is still there, and is written over."""
+        self._unsure = self._header
 
     def emptied(self) -> None:
         """Our own checkpoint has emptied the log."""
@@ -109,6 +117,8 @@ class Files:
                 if not header and db.total_changes != self._changes:
                     raise self._cut(looked[1])
                 self._keep(log, looked[1], header)
+                if self._unsure:
+                    self._find_end(db, log, header)
         if self._in_doubt:
             self._in_doubt = False
             db.execute("PRAGMA wal_autocheckpoint = 1000")  # SQLite's own default.
@@ -119,12 +129,15 @@ class Files:
             return False
         try:
             looked = self._look()
-            if looked is None or not self.log_bytes:
+            if looked is None:
                 return True
-            if looked[0] < self._size:
+            if looked[0] < self._size and self.log_bytes:
                 return False
             with _opened(self._log) as log:
-                self._compare(log, looked[1], _header_of(log))
+                header = _header_of(log)
+                if not self.log_bytes:  # Begun by a transaction that was not acknowledged, if at all.
+                    return bool(header) or not looked[1]
+                self._compare(log, looked[1], header)
         except StoreError:
             # One that was removed is whole: what has it open has all of it.
             return self._is_gone(self._log)
@@ -150,7 +163,7 @@ class Files:
         with _opened(self._log) as log:
             size, header = os.fstat(log).st_size, _header_of(log)
             if not header:
-                return size > 0
+                return size > HEADER  # A disk that filled up may leave a part of one: nothing stands behind it.
             frame = _frame_bytes(header)
             return any(os.pread(log, 8, at + 8) == bytes(8) for at in range(HEADER, size, frame))
 
@@ -203,6 +216,23 @@ class Files:
         frame = _frame_bytes(header) if header else 0
         if frame and size > HEADER and not (size - HEADER) % frame:
             self._last = os.pread(log, frame, size - frame)
+
+    def _find_end(self, db: sqlite3.Connection, log: int, header: bytes) -> None:
+        """Keeps the last frame that is committed, of a log that may go on behind it.
+
+        A checkpoint tells where that is, and once it is complete the log is begun anew, which ends the doubt.
+        """
+        if header != self._unsure:
+            self._unsure = b""
+            return
+        self._last = b""
+        try:
+            _, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:
+            return  # What was committed is committed. The next one asks again.
+        end = HEADER + frames * _frame_bytes(header)
+        if frames > 0 and end <= self.log_bytes:
+            self._keep(log, end, header)
 
     def _is_gone(self, path: str) -> bool:
         try:

@@ -334,6 +334,7 @@ class LogWriter:
 
     def _undo(self) -> None:
         self._appender.forget()
+        self.files.failed()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 

@@ -2,110 +2,53 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
 from msgspec.structs import replace
 
-from tests.store.damaged import Served, change, change_index, copy, faults, fill, meaning, serve
-from vixws_core.errors import StoreError
+from tests.store.damaged import Served, change, change_index, copy, faults, meaning, serve
+from tests.store.flipping import Clean, aimed, anywhere, flip, in_rows, make_clean, pages_of
 from vixws_store.inspect import check
 from vixws_store.sqlite.damage import RoomDamaged
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Served, object]:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
     """A sound file, what is served of it, and what it says."""
-    path = tmp_path_factory.mktemp("clean") / "clean.db"
-    fill(path)
-    data = path.read_bytes()
-    said = meaning(path)
-    return data, serve(path), said
-
-
-def flipped(data: bytes, at: int, bit: int) -> bytes:
-    return data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
-
-
-def judge(clean: tuple[bytes, Served, object], path: Path, at: int, bit: int) -> tuple[list[str], bool, bool]:
-    """What is served wrong of a file with one bit changed; whether that changes what it says; whether that is found."""
-    data, was, said = clean
-    copy(flipped(data, at, bit), path)
-    is_changed = meaning(path) != said
-    try:
-        is_found = not check(path).sound
-    except StoreError:
-        is_found = True
-    wrong: list[str] = []
-    try:
-        wrong = faults(was, serve(path))
-    except (sqlite3.Error, StoreError):
-        pass  # Refused in words.
-    return wrong, is_changed, is_found
-
-
-def pages_of(path: Path) -> dict[str, list[int]]:
-    """The numbers of the pages of each table and index, from 0."""
-    with closing(sqlite3.connect(path)) as db:
-        roots = dict(db.execute("SELECT name, rootpage FROM sqlite_master").fetchall())
-    data = path.read_bytes()
-    found: dict[str, list[int]] = {}
-    for name, root in roots.items():
-        numbers, waiting = [], [root]
-        while waiting:
-            number = waiting.pop()
-            numbers.append(number - 1)
-            page = data[(number - 1) * 4096 : number * 4096]
-            if page[0] in (2, 5):  # An inner page: its children.
-                waiting.append(int.from_bytes(page[8:12]))
-                cells = (int.from_bytes(page[12 + 2 * n : 14 + 2 * n]) for n in range(int.from_bytes(page[3:5])))
-                waiting += [int.from_bytes(page[cell : cell + 4]) for cell in cells]
-        found[name] = numbers
-    return found
+    return make_clean(tmp_path_factory.mktemp("clean") / "clean.db")
 
 
 @pytest.mark.threat(26)
 def test_400_bits_anywhere_are_never_served_wrong_and_found_where_they_mean_anything(
-    clean: tuple[bytes, Served, object], tmp_path: Path
+    clean: Clean, tmp_path: Path
 ) -> None:
-    random = Random(400)
-    changed = 0
-    for _ in range(400):
-        at, bit = random.randrange(len(clean[0])), random.randrange(8)
-        wrong, is_changed, is_found = judge(clean, tmp_path / "a.db", at, bit)
-        changed += is_changed
+    found = flip(clean, tmp_path / "a.db", anywhere(clean, Random(400), 400))
 
-        assert (wrong, is_changed and not is_found) == ([], False), (at, bit)
-    assert changed > 100
+    assert (found.bits, found.wrong) == (400, [])
+    assert found.changed > 100
 
 
 @pytest.mark.threat(26)
 def test_200_bits_of_rooms_values_counter_and_indexes_are_never_served_wrong_and_all_found(
-    clean: tuple[bytes, Served, object], tmp_path: Path
+    clean: Clean, tmp_path: Path
 ) -> None:
-    path = copy(clean[0], tmp_path / "a.db")
-    pages = pages_of(path)
-    random = Random(200)
-    aims = ("ws_rooms", "ws_meta", "sqlite_sequence", "ws_messages_offset", "ws_messages_key")
-    changed = 0
-    for number in range(200):
-        page = random.choice(pages[aims[number % len(aims)]])
-        used = [at for at in range(page * 4096, page * 4096 + 4096) if clean[0][at]]
-        at, bit = random.choice(used), random.randrange(8)
-        wrong, is_changed, is_found = judge(clean, path, at, bit)
-        changed += is_changed
+    found = flip(clean, tmp_path / "a.db", aimed(clean, tmp_path / "a.db", Random(200), 200))
 
-        assert (wrong, is_changed and not is_found) == ([], False), (at, bit)
-    assert changed > 100
+    assert (found.bits, found.wrong) == (200, [])
+    assert found.changed > 100
+
+
+@pytest.mark.threat(26)
+def test_80_bits_in_rows_that_are_live_are_all_noticed(clean: Clean, tmp_path: Path) -> None:
+    found = flip(clean, tmp_path / "a.db", in_rows(clean, tmp_path / "a.db", Random(80), 80), all_change=True)
+
+    assert found == (80, 80, [])
 
 
 @pytest.mark.parametrize("kind", ["another stands there twice", "its name is no text", "its row is gone"])
-def test_a_room_that_cannot_be_found_is_closed_or_another_log(
-    clean: tuple[bytes, Served, object], tmp_path: Path, kind: str
-) -> None:
+def test_a_room_that_cannot_be_found_is_closed_or_another_log(clean: Clean, tmp_path: Path, kind: str) -> None:
     data, was, _ = clean
     path = copy(data, tmp_path / "a.db")
     (page,) = pages_of(path)["ws_rooms"]
@@ -125,7 +68,7 @@ def test_a_room_that_cannot_be_found_is_closed_or_another_log(
     assert found.places["asia"] == was.places["asia"]
 
 
-def test_what_is_served_wrong_is_noticed(clean: tuple[bytes, Served, object], tmp_path: Path) -> None:
+def test_what_is_served_wrong_is_noticed(clean: Clean, tmp_path: Path) -> None:
     """The judge itself: each lie that a store could tell is one."""
     data, was, said = clean
     row, place, answer = was.all[0], was.places["asia"], was.appended["asia"]
