@@ -96,6 +96,7 @@ OWNERS: Final = {
     "session.unanswered": "hub.connection.reading",
     "step.now": "hub.hub",
     "step.out": "hub.hub",
+    "tail.entries": "hub.rooms.tail",
     "tail.size": "hub.rooms.tail",
 }
 """Who assigns a field of the hub's model or of its step, apart from the class itself."""

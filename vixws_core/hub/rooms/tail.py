@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Final
 
 __all__ = ["Entry", "Tail", "Tails"]
 
 Entry = tuple[int, str, bytes]
 """Offset, id and frame of an entry."""
+
+_NOTHING: Final[deque[Entry]] = deque(maxlen=0)
+"""What every tail without entries has: an empty deque of its own takes 624 bytes."""
 
 
 class Tail:
@@ -18,7 +22,7 @@ class Tail:
     __slots__ = ("entries", "size")
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque()
+        self.entries: deque[Entry] = _NOTHING
         self.size: int = 0
 
     def covers(self, cursor: int) -> bool:
@@ -68,6 +72,9 @@ class Tails:
         entries = tail.entries
         if entries and entries[-1][0] + 1 != added[0][0]:
             self.clear(tail)
+            entries = tail.entries
+        if entries is _NOTHING:
+            entries = tail.entries = deque()
         entries.extend(added)
         size = sum([len(frame) for _, _, frame in added])
         tail.size += size
@@ -88,5 +95,5 @@ class Tails:
         """Forgets a tail's entries."""
         self._size -= tail.size
         tail.size = 0
-        tail.entries.clear()
+        tail.entries = _NOTHING
         self._by_age.pop(tail, None)
