@@ -14,7 +14,9 @@ from tests.seeds import base_seed
 from vixws_core.effects import StoreAppend
 from vixws_core.message import StoredMessage
 from vixws_store.sqlite import paging
+from vixws_store.sqlite import reader as reader_module
 from vixws_store.sqlite.reader import LogReader
+from vixws_store.sqlite.schema import row_crc, row_head
 from vixws_store.sqlite.writer import LogWriter
 
 TS = "2026-01-02T03:04:05.678Z"
@@ -105,25 +107,45 @@ def test_what_is_not_what_was_written_is_left_out_and_nothing_else(tmp_path: Pat
             assert (offs[::-1] if down else offs) == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
-def test_an_index_that_leads_elsewhere_serves_no_other_rooms_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("room", "off"), [("asia", 50), ("africa", 50), ("africa", 2)])
+def test_an_index_that_leads_elsewhere_serves_no_other_message(tmp_path: Path, room: str, off: int) -> None:
+    """The row is sound by itself, and is not the one that the index calls it."""
     path = tmp_path / "a.db"
     with reader_of(path, [b'{"n":%d}' % at for at in range(9)]) as reader:
+        (first,) = reader.read("africa", 0, 1, 1, 1, False).rows
+        number = int(first.id) + 3
+        head = row_head(number, off, first.ep, "event", room, "t3", TS, "s", "m3", "ada")
         with closing(sqlite3.connect(path)) as shell:
-            # The index is left behind: its rows lead to what the table has now.
             shell.execute("PRAGMA writable_schema = 1")
             (sql,) = shell.execute("SELECT sql FROM sqlite_master WHERE name = 'ws_messages_offset'").fetchone()
             shell.execute("UPDATE sqlite_master SET sql = sql || ' WHERE 0' WHERE name = 'ws_messages_offset'")
             shell.commit()
-        with closing(sqlite3.connect(path)) as shell:
-            shell.execute("DELETE FROM ws_messages WHERE off IN (4, 7)")
-            shell.execute("UPDATE ws_messages SET id = 4 WHERE room = 'asia'")
-            shell.execute("UPDATE ws_messages SET id = 7 WHERE off = 2 AND room = 'africa'")
+        with closing(sqlite3.connect(path)) as shell:  # From here on the index is left as it is.
+            crc = row_crc(head, b"d" * 16, b'{"n":3}')
+            shell.execute("UPDATE ws_messages SET room = ?, off = ?, crc = ? WHERE id = ?", (room, off, crc, number))
             shell.execute("PRAGMA writable_schema = 1")
             shell.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'ws_messages_offset'", (sql,))
             shell.commit()
-        result = reader.run([("read", ("africa", 0, 99, 500, 1 << 20, False))])[0]
+        for down in (False, True):
+            rows = reader.read("africa", 0, 99, 500, 1 << 20, down).rows
+            offs = [row.off for row in rows]
+            assert (offs[::-1] if down else offs) == [1, 2, 3, 5, 6, 7, 8, 9]
+            assert {row.room for row in rows} == {"africa"}
 
-    rows = getattr(result, "rows", ())
-    assert all(row.room == "africa" for row in rows)
-    offs = [row.off for row in rows]
-    assert offs == sorted(set(offs))
+
+@pytest.mark.parametrize(
+    ("way", "values", "come", "taken"),
+    [
+        (reader_module._PAGE, ("africa", 2, 7), [3, 4, 4, 3, 6, 5, 7, 8], [3, 4, 6]),
+        (reader_module._NEWEST, ("africa", 2, 7), [8, 7, 6, 6, 4, 5, 3, 2, 1], [6, 4, 3]),
+        (reader_module._BELOW, ("africa", 5), [5, 4, 4, 1, 3, 0], [4, 1, 0]),
+        (reader_module._ABOVE_ID, (5,), [5, 6, 6, 9, 8], [6, 9]),
+    ],
+)
+def test_what_comes_out_of_order_is_not_taken(
+    way: paging.Way, values: tuple[object, ...], come: list[int], taken: list[int]
+) -> None:
+    place = paging._Place(way, values)
+
+    assert [number for number in come if place.takes(number, "africa", number)] == taken
+    assert way.by_id or not paging._Place(way, values).takes(4, "asia", 4)
