@@ -204,6 +204,9 @@ def test_a_forked_child_keeps_neither_port_nor_connections_nor_file(
             clients[0].ask({"type": "say", "payload": {"n": 1}}, b'"off":')
             child = pid_of(clients[0].ask({"type": where, "payload": {"way": way}}, b'"pid":'))
             _settle(child, port)
+            until = time.monotonic() + 5
+            while any("chat.db" in name for name in open_files(child)) and time.monotonic() < until:
+                time.sleep(0.01)
 
             assert [name for name in open_files(child) if "chat.db" in name] == []
             assert clients[1].ask({"type": "say", "payload": {"n": 2}}, b'"off":').startswith(b'"off":2')

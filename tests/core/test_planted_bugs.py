@@ -135,8 +135,8 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a producer's rooms share its numbers": (
         "vixws_core.producers",
-        "key = (ask.room, ask.scope, asked.producer)",
-        'key = ("", ask.scope, asked.producer)',
+        "key, name = (ask.room, ask.scope), asked.producer",
+        'key, name = ("", ask.scope), asked.producer',
     ),
     "nobody is parked at the high mark": (
         "vixws_core.hub.connection.outbox",

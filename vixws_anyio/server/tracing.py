@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from vixws_core.config import HubConfig, Policy
 from vixws_core.hub import Hub
@@ -146,10 +147,7 @@ class Recorder:
 
     def _head_of(self) -> bytes:
         """The head of a further part."""
-        head = self._head
-        return encode_head(
-            Head(**{name: getattr(head, name) for name in head.__struct_fields__} | {"first": self._steps})
-        )
+        return encode_head(replace(self._head, first=self._steps))
 
 
 def _joined(queue: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

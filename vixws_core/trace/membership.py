@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from ..hub.hub import Hub
 from ..hub.model import SENDABLE
@@ -203,4 +204,7 @@ class Memberships:
 def _rows(heard: Heard) -> list[dict[str, object]]:
     """The entries in an answer to `$history`."""
     found = heard.payload.get("messages")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    if not isinstance(found, list):
+        return []
+    rows = cast("list[object]", found)
+    return [cast("dict[str, object]", row) for row in rows if isinstance(row, dict)]

@@ -92,7 +92,8 @@ class Redactor:
 
     def redact(self, input: Any) -> Any:
         """The input of the copy; the same where nothing in it is anybody's business."""
-        change = self._kinds.get(type(input))
+        kind: type[Any] = type(input)  # pyright: ignore[reportUnknownVariableType] -- it is any input
+        change = self._kinds.get(kind)
         return input if change is None else change(input)
 
     def _person(self, value: Any) -> Any:

@@ -6,6 +6,7 @@ Without the first steps no hub can be brought to where it was, so nothing is kno
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..inputs import (
     Accept,
@@ -61,7 +62,7 @@ class Search:
             self._began = record.now
         when = f"at step {self._number}, {record.now - self._began:.3f} s behind the first that is left"
         self._number += 1
-        kind = type(record.input)
+        kind: type[Any] = type(record.input)  # pyright: ignore[reportUnknownVariableType] -- it is any input
         note = self._kinds.get(kind)
         if note is not None:
             note(record, when)

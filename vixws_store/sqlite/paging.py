@@ -153,7 +153,8 @@ class MessageRows:
 
     def _many(self, place: _Place, count: int, left: _Bounds, epochs: dict[str, str]) -> list[StoredMessage] | None:
         """The next rows; None where one of them is not sound, or they are far larger than what is left to read."""
-        db, rows = self._db, []
+        db = self._db
+        rows: list[StoredMessage] = []
         before = db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 3 * left.at_once + count * _ROW_BYTES)
         try:
             found = place.way.at_once.fetch(db, (*place.values, count))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from vixws_core.effects import StoreAppend
 from vixws_core.inputs import Input
@@ -13,6 +13,9 @@ from .answer import Answer
 from .limits import Limits
 
 __all__ = ["Alone", "AppendQueue", "Item", "Single", "Told", "append_of"]
+
+BEHIND_OTHERS_MAX: Final = 64
+"""Appends of the sender who has most that one commit takes behind the last of all others: they wait for it."""
 
 Told: TypeAlias = Callable[[Any], Sequence[Input]]
 
@@ -53,7 +56,7 @@ Item: TypeAlias = StoreAppend | Single | Alone
 class _Lanes:
     """Appends between two items that go alone: senders take turns, each one's are in order.
 
-    So a sender with thousands waiting keeps no other waiting for more than a commit.
+    So a sender with thousands waiting keeps no other waiting for more than a commit, and that one is short.
     """
 
     __slots__ = ("_by_scope", "_turns")
@@ -76,8 +79,12 @@ class _Lanes:
     def take(self, rows_max: int, bytes_max: int) -> list[Item]:
         items: list[Item] = []
         turns = self._turns
-        size = 0
+        shared, size, last = len(turns) > 1, 0, 0
         while turns and len(items) < rows_max:
+            if shared and len(turns) == 1:
+                last += 1
+                if last > BEHIND_OTHERS_MAX:
+                    break
             lane = turns[0]
             size += _measure(lane[0])[1]
             if items and size > bytes_max:

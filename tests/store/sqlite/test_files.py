@@ -145,7 +145,11 @@ async def test_a_log_that_is_cut_during_a_commit_acknowledges_none_of_it(
             before += 1
         else:
             assert (error.code, error.retry, store.ready) == ("store_unavailable", True, False)
-        await anyio.sleep(0.1)
+        may_be_whole = before >= 900 and cut.__name__ == "cut to 0.999"
+        for _ in range(50 if may_be_whole else 1):
+            await anyio.sleep(0.1)
+            if store.ready:
+                break
         acked = before
         if store.ready:  # All that was acknowledged is there.
             assert (await store.position("room")).head >= before

@@ -8,7 +8,7 @@ import pytest
 
 from vixws_core.effects import StoreAppend
 from vixws_store.sqlite.limits import Limits
-from vixws_store.sqlite.queue import Alone, AppendQueue, Item
+from vixws_store.sqlite.queue import BEHIND_OTHERS_MAX, Alone, AppendQueue, Item
 
 
 def append(number: int, scope: str = "", size: int = 2) -> StoreAppend:
@@ -45,6 +45,17 @@ def test_a_sender_with_many_appends_keeps_nobody_else_waiting(queue: AppendQueue
     assert {100, 101, 102} <= set(batches[0] + batches[1])
     assert [number for batch in batches for number in batch if number < 100] == list(range(12))
     assert max(map(len, batches)) == 4
+
+
+def test_a_commit_that_others_wait_for_is_short() -> None:
+    queue = AppendQueue(Limits(batch_rows_max=256))
+    for number in range(1_000):
+        queue.put(append(number, "flood"))
+    queue.put(append(2_000, "ada"))
+    first, second = queue.take(), queue.take()
+
+    assert (len(first), len(second)) == (BEHIND_OTHERS_MAX + 2, 256)
+    assert 2_000 in numbers(first)
 
 
 def test_each_senders_appends_stay_in_order_and_the_turn_goes_on_with_the_next_batch(queue: AppendQueue) -> None:
