@@ -345,7 +345,7 @@ def test_applications_are_short_and_use_public_names_only() -> None:
         assert len(text.splitlines()) <= 15, path.name
         for node in imports:
             assert isinstance(node, ast.ImportFrom)
-            assert node.module in {"vixws_anyio", "vixws_core", "vixws_store", "vixws_metrics"}
+            assert node.module in {"os", "vixws_anyio", "vixws_core", "vixws_store", "vixws_metrics"}
             assert not any(alias.name.startswith("_") for alias in node.names)
 
 
