@@ -215,8 +215,10 @@ async def test_a_peer_that_is_reset_while_its_messages_wait_is_noticed(monkeypat
     async def wait(session: Session, message: str | bytes) -> None:
         busy.set()
         await session.wait_closed()
+        states.append(session.is_open)
         over.set()
 
+    states: list[bool] = []
     async with running(server) as at:
         async with raw_peer(at.port) as peer:
             await peer.stream.send(frame("x") * 500)
@@ -226,6 +228,8 @@ async def test_a_peer_that_is_reset_while_its_messages_wait_is_noticed(monkeypat
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         with anyio.fail_after(PATIENCE_S):
             await over.wait()
+
+    assert set(states) == {False}, "each message that waited meets the same end"
 
 
 async def test_the_server_reads_on_behind_its_close_so_that_the_peer_gets_it() -> None:
